@@ -1,0 +1,504 @@
+"""Attention-Based Guided Structured Sparsity of Deep Neural Networks, reproduced.
+
+Torfi & Shirvani, 2018, https://arxiv.org/abs/1802.09902. A LeNet learns MNIST under the loss
+
+    L = CE + lambda_g * sum_l sum_g ||W_l,g||_2 + lambda_v * sum_l 1 / Var_g(||W_l,g||_2^2)
+
+where g runs over the groups of layer l: all weights that feed one output. The group lasso pulls whole groups to
+zero; the inverse variance, the paper's attention, pulls the groups of a layer apart, so that some stay alive.
+
+    python main.py --max_steps=100000                     the paper's run
+    python main.py --dataset=mnist_5k --max_steps=500     nothing to download; 91% of the test digits in a minute
+    python main.py --group_variance=0                     SSL: the group lasso alone
+    python main.py --group_lasso=0 --group_variance=0     dense; with --random_sparsity=0.9: sparsely connected
+
+The file follows the paper: flags, layers, losses, sparsity, net, training, evaluation.
+"""
+
+import copy
+import math
+import sys
+import time
+import zlib
+
+import input_data
+import report  # before TensorFlow, whose start-up noise it keeps off the screen
+from absl import app, flags
+import numpy as np
+import tensorflow as tf
+
+FLAGS = flags.FLAGS
+
+# ---------------------------------------------------------------------------------------------------------- flags
+
+DATA, NET, SPARSITY, TRAINING, OUTPUT = FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
+
+flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.',
+                  module_name=DATA)
+flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when absent. '
+                    'None: a cache folder in your home.', module_name=DATA)
+flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', module_name=DATA)
+
+flags.DEFINE_list('widths', [64, 128, 512, 256], 'Outputs of conv1, conv2, fc1 and fc2.', module_name=NET)
+flags.DEFINE_float('dropout', 0.8, 'Probability of KEEPING an output of fc1 and fc2 in training.', module_name=NET)
+
+flags.DEFINE_float('group_lasso', 0.001, 'lambda_g, the coefficient of the group lasso; 0 drops the term.',
+                   module_name=SPARSITY)
+flags.DEFINE_float('group_variance', 0.01, 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which '
+                   'leaves SSL. With both 0 the net is dense.', module_name=SPARSITY)
+flags.DEFINE_float('sparsity_threshold', 0.001, 'A weight of this magnitude or less counts as zero, in evaluation.',
+                   module_name=SPARSITY)
+flags.DEFINE_float('random_sparsity', 0.0, 'Share of the connections of the four hidden layers to switch off at random '
+                   'for good: with both coefficients 0, Sparsely Connected Nets.', module_name=SPARSITY)
+
+flags.DEFINE_integer('max_steps', 100000, 'Steps to train.', lower_bound=0, module_name=TRAINING)
+flags.DEFINE_float('learning_rate', 0.0001, "Adam's learning rate.", module_name=TRAINING)
+flags.DEFINE_integer('batch_size', 100, 'Images a step.', lower_bound=1, module_name=TRAINING)
+flags.DEFINE_integer('seed', 0, 'Decides the initial weights, the order of the images, dropout and masks.',
+                     lower_bound=0, upper_bound=2**31 - 1, module_name=TRAINING)
+
+flags.DEFINE_string('log_dir', None, "The run's folder. None: logs/<data set>-<hash of the settings> in the working "
+                    'directory.', module_name=OUTPUT, allow_override=True)  # absl.logging has a log_dir of its own
+flags.DEFINE_integer('eval_interval', 100, 'Steps between evaluations.', lower_bound=1, module_name=OUTPUT)
+flags.DEFINE_float('target_accuracy', None, 'Exit with status 1 if the accuracy on the whole test set, thresholded, '
+                   'ends below this share.', module_name=OUTPUT)
+
+for _name, _valid, _bounds in (  # chained comparisons, because NaN passes absl's own bounds
+        ('dropout', lambda p: 0 < p <= 1, 'above 0 and at most 1'),
+        ('group_lasso', lambda c: 0 <= c < math.inf, 'finite and at least 0'),
+        ('group_variance', lambda c: 0 <= c < math.inf, 'finite and at least 0'),
+        ('sparsity_threshold', lambda t: 0 <= t < math.inf, 'finite and at least 0'),
+        ('random_sparsity', lambda s: 0 <= s < 1, 'at least 0 and below 1'),
+        ('learning_rate', lambda r: 0 < r < math.inf, 'finite and above 0'),
+        ('target_accuracy', lambda a: a is None or 0 <= a <= 1, 'from 0 to 1'),
+        ('widths', lambda w: len(w) == 4 and all(str(n).isdecimal() and int(n) > 0 for n in w),
+         'four whole numbers above 0, such as 64,128,512,256')):
+    flags.register_validator(_name, _valid, f'must be {_bounds}')
+flags.register_multi_flags_validator(
+    ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in map(str, f['widths']),
+    'one group has no variance: make every width at least 2, or give --group_variance=0')
+
+
+def parse_flags(argv):
+    """absl's parser of the command line, with a --help that shows the flags in their groups."""
+    if {'-h', '-help', '--help'} & set(argv[1:]):
+        print(__doc__, *map(FLAGS.module_help, FLAG_GROUPS), sep='\n')
+        sys.exit()
+    return app.parse_flags_with_usage(argv)
+
+
+# --------------------------------------------------------------------------------------------------------- layers
+
+REGULARISED = ('conv1', 'conv2', 'fc1', 'fc2')  # neither the output layer nor any bias is in the sums of the loss
+
+
+def stream(seed, name, index=0):
+    """The seed (int64 [2]) of one stateless random op: a pure function of the run's seed, the op's name, an index."""
+    return tf.stack([seed << 32 | zlib.crc32(name.encode()), tf.cast(index, tf.int64)])
+
+
+class Layers(tf.Module):
+    """The paper's layer helpers, and the state that they share.
+
+    A layer's variables come into being when it is first called. `training_status` is a Python bool throughout: True
+    applies dropout and takes the weights as they are; False, for evaluation, applies no dropout and takes the weights
+    thresholded (the authors' program). Neither changes a variable.
+
+    Attributes:
+      weights, biases: dicts from layer name to float32 variable, outputs on the last axis.
+      step: int64 scalar variable, the training steps done.
+      zero_activations: dict from layer name to the share of zeros in the output of its latest call.
+    """
+
+    def __init__(self, keep_probability, threshold, random_sparsity, seed):
+        super().__init__()
+        self.keep_probability, self.threshold = keep_probability, threshold
+        self.random_sparsity, self.seed = random_sparsity, seed
+        self.step = tf.Variable(0, trainable=False, dtype=tf.int64, name='step')
+        self.weights, self.biases, self.masks, self.zero_activations = {}, {}, {}, {}
+
+    def parameters(self, layer_name, w_shape, b_shape, training_status):
+        """The layer's weights (masked, or thresholded, as the case may be) and biases; creates them if need be."""
+        if layer_name not in self.weights:
+            # Truncated normal of 0.1, and 0.1: the authors' program.
+            initial = 0.1 * tf.random.stateless_truncated_normal(w_shape, stream(self.seed, f'{layer_name}/weights'))
+            if self.random_sparsity and layer_name in REGULARISED:
+                self.masks[layer_name] = self.random_mask(layer_name, w_shape)
+                initial *= self.masks[layer_name]
+            self.weights[layer_name] = tf.Variable(initial, name='weights')
+            self.biases[layer_name] = tf.Variable(tf.fill(b_shape, 0.1), name='biases')
+        weights = self.weights[layer_name]
+        if layer_name in self.masks:
+            weights = weights * self.masks[layer_name]  # so that no gradient reaches a connection that is off
+        return (weights if training_status else sparsify(weights, self.threshold)), self.biases[layer_name]
+
+    def random_mask(self, layer_name, shape):
+        """Zeros at exactly the share `random_sparsity` of places, drawn from the seed, and ones elsewhere."""
+        size = math.prod(shape)
+        rank = tf.random.experimental.stateless_shuffle(tf.range(size), stream(self.seed, f'{layer_name}/mask'))
+        return tf.reshape(tf.cast(rank >= round(self.random_sparsity * size), tf.float32), shape)
+
+    def nn_layer(self, input_tensor, input_dim, output_dim, layer_name, training_status=True, act=tf.nn.relu):
+        """Dense layer: float32 [N, input_dim] to [N, output_dim]."""
+        with tf.name_scope(layer_name):
+            weights, biases = self.parameters(layer_name, [input_dim, output_dim], [output_dim], training_status)
+            activations = act(tf.matmul(input_tensor, weights) + biases)
+            self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
+            return activations
+
+    def nn_conv_layer(self, input_tensor, w_shape, b_shape, layer_name, padding='SAME', training_status=True,
+                      act=tf.nn.relu):
+        """Convolution with stride 1: float32 [N, height, width, w_shape[2]] to [N, height, width, w_shape[3]]."""
+        with tf.name_scope(layer_name):
+            weights, biases = self.parameters(layer_name, w_shape, b_shape, training_status)
+            activations = act(tf.nn.conv2d(input_tensor, weights, strides=1, padding=padding) + biases)
+            self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
+            return activations
+
+    def dropout(self, x, layer_name, training_status):
+        """Dropout by a mask that is a pure function of seed, layer and step; none in evaluation."""
+        if not training_status:
+            return x
+        seed = stream(self.seed, f'{layer_name}/dropout', self.step)
+        return tf.nn.experimental.stateless_dropout(x, rate=1 - self.keep_probability, seed=seed)
+
+
+def max_pool_2x2(x):
+    """Halves height and width, rounding up."""
+    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding='SAME')
+
+
+# --------------------------------------------------------------------------------------------------------- losses
+
+def squared_group_norms(weight):
+    """||W_g||_2^2 for each group: [..., outputs] to [outputs]."""
+    return tf.reduce_sum(tf.square(weight), axis=list(range(len(weight.shape) - 1)))
+
+
+def group_norms(weight):
+    """||W_g||_2 for each group: [..., outputs] to [outputs]. The gradient of an all-zero group is 0, not NaN."""
+    squared = squared_group_norms(weight)
+    alive = squared > 0
+    return tf.where(alive, tf.sqrt(tf.where(alive, squared, 1)), 0)  # the inner where keeps sqrt'(0) = inf out
+
+
+def group_lasso(weights):
+    """Group lasso, sum_l sum_g ||W_l,g||_2: no coefficient, no factor sqrt(group size).
+
+    Args:
+      weights: list of float tensors W_l of any rank with the outputs on the last axis; the group W_l,g is all that
+        feeds output g. So it is for Keras's Dense and Conv1D to Conv3D. It is not for its transposed convolutions
+        (outputs on the last axis but one), depthwise and separable ones (the last two axes together), EinsumDense
+        and attention (heads and features), or the recurrent layers (the gates of a unit lie apart): transpose or
+        reshape those first.
+
+    Returns:
+      Scalar of the weights' dtype.
+    """
+    return tf.add_n([tf.reduce_sum(group_norms(w)) for w in weights])
+
+
+def group_variance(weights):
+    """Attention, sum_l 1 / Var_g(||W_l,g||_2^2): population variance over a layer's groups, no epsilon.
+
+    Args:
+      weights: list of float tensors, as for `group_lasso`.
+
+    Returns:
+      Scalar of the weights' dtype: inf, with a gradient of NaN, if the groups of a layer are all equal, of which a
+      layer with one group and a layer of zeros are cases.
+    """
+    return tf.add_n([1 / tf.math.reduce_variance(squared_group_norms(w)) for w in weights])
+
+
+def penalties(weights, lambda_g, lambda_v):
+    """The two penalties of the loss as a dict of scalars. A term whose coefficient is 0 is left out: 0 * inf is NaN."""
+    terms = {}
+    if lambda_g:
+        terms['group_lasso'] = lambda_g * group_lasso(weights)
+    if lambda_v:
+        terms['group_variance'] = lambda_v * group_variance(weights)
+    return terms
+
+
+def loss_terms(logits, labels, weights, lambda_g, lambda_v):
+    """The terms whose sum is the loss.
+
+    Args:
+      logits: float32 [N, classes].
+      labels: int64 [N].
+      weights: list of the weights to regularise.
+      lambda_g, lambda_v: floats, the coefficients of group lasso and inverse variance.
+
+    Returns:
+      Dict of scalars: cross_entropy (mean over the images), and group_lasso and group_variance unless dropped.
+    """
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return {'cross_entropy': tf.reduce_mean(cross_entropy), **penalties(weights, lambda_g, lambda_v)}
+
+
+@tf.keras.utils.register_keras_serializable(package='attention_guided_sparsity')
+class GuidedSparsity(tf.keras.regularizers.Regularizer):
+    """Both penalties as a Keras regularizer: Dense(64, kernel_regularizer=GuidedSparsity(0.001, 0.01)).
+
+    Args:
+      group_lasso, group_variance: floats >= 0, the coefficients lambda_g and lambda_v. The defaults are the paper's.
+    """
+
+    def __init__(self, group_lasso=0.001, group_variance=0.01):
+        self.group_lasso, self.group_variance = group_lasso, group_variance
+
+    def __call__(self, x):
+        return sum(penalties([x], self.group_lasso, self.group_variance).values(), tf.zeros([], x.dtype))
+
+    def get_config(self):
+        return {'group_lasso': self.group_lasso, 'group_variance': self.group_variance}
+
+
+# ------------------------------------------------------------------------------------------------------- sparsity
+
+def sparsify(weight, threshold):
+    """The tensor with zeros where |weight| <= threshold."""
+    return tf.where(tf.abs(weight) <= threshold, tf.zeros_like(weight), weight)
+
+
+def sparsity(weights, threshold):
+    """What the paper reports.
+
+    Args:
+      weights: list of tensors of any shape.
+      threshold: float, the magnitude up to which a weight counts as zero.
+
+    Returns:
+      (float32 scalar, the unweighted mean over the list of the share of zeros; int64 scalar, the number of weights
+      that are left).
+    """
+    zero_shares = [tf.math.zero_fraction(sparsify(w, threshold)) for w in weights]
+    left = [tf.math.count_nonzero(sparsify(w, threshold)) for w in weights]
+    return tf.reduce_mean(zero_shares), tf.add_n(left)
+
+
+def sparsity_figures(lenet):
+    """All that is reported of a net's sparsity, as a dict of plain numbers."""
+    everything = list(lenet.weights.values())
+    mean_of_five, left = sparsity(everything, lenet.threshold)
+    mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
+    total = sum(math.prod(w.shape) for w in everything)
+    layers = {}
+    for name, weight in lenet.weights.items():
+        norms = group_norms(sparsify(weight, lenet.threshold))
+        layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]),
+                        'groups_alive': int(tf.math.count_nonzero(norms)), 'groups': norms.shape[0]}
+    return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
+            'all_weights': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers}
+
+
+# ------------------------------------------------------------------------------------------------------------ net
+
+class LeNet(Layers):
+    """The paper's net for images of any shape: two convolutions, two dense layers, an output layer."""
+
+    def __init__(self, image_shape, widths, keep_probability, threshold, random_sparsity, seed):
+        """Creates the variables.
+
+        Args:
+          image_shape: (height, width, channels).
+          widths: outputs of conv1, conv2, fc1 and fc2.
+          keep_probability: float in (0, 1], of dropout.
+          threshold: float >= 0, for evaluation.
+          random_sparsity: float in [0, 1), share of the connections of the four regularised layers to switch off.
+          seed: int in [0, 2^31).
+        """
+        super().__init__(keep_probability, threshold, random_sparsity, seed)
+        self.image_shape, self.widths = tuple(image_shape), tuple(widths)
+        self.net(tf.zeros([1, *image_shape]), training_status=False)
+
+    def regularised(self):
+        """The weights that the loss regularises, in the paper's order."""
+        return [self.weights[name] for name in REGULARISED]
+
+    def net(self, x, training_status):
+        """Images, float32 [N, height, width, channels] or flat, to logits, float32 [N, 10]."""
+        height, width, channels = self.image_shape
+        conv1, conv2, fc1, fc2 = self.widths
+
+        with tf.name_scope('reshape'):
+            x_image = tf.reshape(x, [-1, height, width, channels])
+
+        h_conv1 = self.nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1',
+                                     training_status=training_status)
+        with tf.name_scope('pool1'):
+            h_pool1 = max_pool_2x2(h_conv1)                                       # [N, 14, 14, 64]
+
+        h_conv2 = self.nn_conv_layer(h_pool1, [5, 5, conv1, conv2], [conv2], 'conv2',
+                                     training_status=training_status)
+        with tf.name_scope('pool2'):
+            h_pool2 = max_pool_2x2(h_conv2)                                       # [N, 7, 7, 128]
+            features = math.prod(h_pool2.shape[1:])
+            h_flat = tf.reshape(h_pool2, [-1, features])                          # [N, 6272]
+
+        h_fc1 = self.nn_layer(h_flat, features, fc1, 'fc1', training_status=training_status)
+        h_fc1 = self.dropout(h_fc1, 'fc1', training_status)
+
+        h_fc2 = self.nn_layer(h_fc1, fc1, fc2, 'fc2', training_status=training_status)
+        h_fc2 = self.dropout(h_fc2, 'fc2', training_status)
+
+        return self.nn_layer(h_fc2, fc2, input_data.CLASSES, 'softmax', training_status=training_status,
+                             act=tf.identity)
+
+    def at_threshold(self, threshold):
+        """The same net on the same variables, thresholded elsewhere in evaluation; at 0 it is the net as trained."""
+        other = copy.copy(self)
+        other.threshold = threshold
+        return other
+
+
+# ------------------------------------------------------------------------------------------------------- training
+
+def batch(images, labels, step, batch_size, seed):
+    """The images and labels of one step: a permutation per epoch; a batch may run across the end of an epoch.
+
+    Args:
+      images, labels: tensors of the whole training set.
+      step: int64 scalar.
+      batch_size, seed: ints.
+
+    Returns:
+      (images, labels) of the step, a pure function of (seed, step).
+    """
+    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    size = tf.shape(labels, tf.int64)[0]
+    epoch = position // size
+    # With the 4 rounds that are TensorFlow's default, the orders of successive epochs resemble each other.
+    index = tf.raw_ops.RandomIndexShuffle(index=position % size, max_index=size - 1, rounds=16,
+                                          seed=tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch,
+                                                         tf.zeros_like(epoch)], axis=1))
+    return tf.gather(images, index), tf.gather(labels, index)
+
+
+def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
+    """One step of the optimizer on one batch; returns the loss before it."""
+    with tf.GradientTape() as tape:
+        logits = lenet.net(images, training_status=True)
+        terms = loss_terms(logits, labels, lenet.regularised(), lambda_g, lambda_v)
+        loss = tf.add_n(list(terms.values()))
+    variables = lenet.trainable_variables
+    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+    lenet.step.assign_add(1)
+    return loss
+
+
+def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
+          group_lasso=0.001, group_variance=0.01, random_sparsity=0.0, widths=(64, 128, 512, 256), batch_size=100,
+          seed=0, eval_interval=100):
+    """Trains the net, evaluates while it trains and at the end, and writes all of it into the run's folder.
+
+    Args:
+      data: input_data.DataSets.
+      log_dir: the run's folder; None: report.default_log_dir.
+      The others are the flags of the same names.
+
+    Returns:
+      Dict of the final figures, as in results.json.
+
+    Raises:
+      report.RunError: the folder cannot be used, or the loss is no longer finite.
+    """
+    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
+    tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too
+    lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
+    optimizer = tf.keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # TensorFlow 1's epsilon
+    optimizer.build(lenet.trainable_variables)
+    images, labels = map(tf.constant, data.train)
+
+    @tf.function
+    def train_steps(count):
+        loss = tf.constant(0.0)
+        for _ in tf.range(count):
+            x, y = batch(images, labels, lenet.step, batch_size, seed)
+            loss = training_step(lenet, optimizer, x, y, group_lasso, group_variance)
+        return loss
+
+    graphs = {name: measure.get_concrete_function(lenet, images[:1], labels[:1], training_status=name == 'train').graph
+              for name in ('train', 'test')}
+    run = report.Report(log_dir, data, settings, lenet, graphs)
+    step, steps_per_call = 0, 1
+    while True:
+        if step % eval_interval == 0:
+            test_part = (step // eval_interval * EVALUATION_SIZE + np.arange(EVALUATION_SIZE)) % len(data.test.labels)
+            x, y = batch(images, labels, lenet.step, batch_size, seed)
+            run.evaluation(step, train=measure(lenet, x, y, training_status=True),
+                           test=evaluate(lenet, *(a[test_part] for a in data.test)),
+                           penalties=penalties(lenet.regularised(), group_lasso, group_variance),
+                           sparsity=sparsity_figures(lenet),
+                           norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
+        if step == max_steps:
+            break
+        count = min(steps_per_call, eval_interval - step % eval_interval, max_steps - step)
+        started = time.perf_counter()
+        loss = float(train_steps(tf.constant(count)))
+        seconds = time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise report.RunError(f'the loss became {loss} between steps {step} and {step + count}. If the groups of a '
+                                  'layer have become equal, try a smaller --group_lasso or --learning_rate.')
+        step += count
+        steps_per_call = max(1, int(count / seconds))  # about a second's worth, whatever the machine
+        run.progress(count, seconds)
+
+    figures = {'step': step, **sparsity_figures(lenet)}
+    for part, (x, y) in (('test', data.test), ('validation', data.validation)):
+        figures[part] = {'accuracy': evaluate(lenet, x, y)['accuracy'],
+                         'accuracy_as_trained': evaluate(lenet.at_threshold(0.0), x, y)['accuracy']}
+    run.end(figures)
+    return figures
+
+
+# ----------------------------------------------------------------------------------------------------- evaluation
+
+EVALUATION_SIZE = 1000  # test images at a time while training, as in the authors' program
+
+
+@tf.function
+def measure(lenet, images, labels, training_status):
+    """Dict of scalars: cross_entropy, accuracy, and zero_activations by layer, for one batch."""
+    logits = lenet.net(images, training_status)
+    hits = tf.equal(tf.argmax(logits, axis=1), labels)
+    return {**loss_terms(logits, labels, [], 0, 0), 'accuracy': tf.reduce_mean(tf.cast(hits, tf.float32)),
+            'zero_activations': dict(lenet.zero_activations)}
+
+
+def evaluate(lenet, images, labels, batch_size=500):
+    """The figures of `measure`, as floats, for any number of images: dropout off, weights thresholded."""
+    parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
+    figures = [measure(lenet, *part, training_status=False) for part in parts]
+    sizes = [len(part[1]) for part in parts]  # the last one may be smaller
+    return tf.nest.map_structure(lambda *values: float(np.average(values, weights=sizes)), *figures)
+
+
+# ----------------------------------------------------------------------------------------------------------- main
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+    sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+    try:
+        mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data, dataset=FLAGS.dataset,
+                                          seed=FLAGS.seed)
+        figures = train(mnist, FLAGS.log_dir, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
+                        sparsity_threshold=FLAGS.sparsity_threshold, dropout=FLAGS.dropout,
+                        group_lasso=FLAGS.group_lasso, group_variance=FLAGS.group_variance,
+                        random_sparsity=FLAGS.random_sparsity, widths=[int(n) for n in FLAGS.widths],
+                        batch_size=FLAGS.batch_size, seed=FLAGS.seed, eval_interval=FLAGS.eval_interval)
+    except (input_data.DataError, report.RunError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+    accuracy = figures['test']['accuracy']
+    if FLAGS.target_accuracy is not None and accuracy < FLAGS.target_accuracy:
+        sys.exit(f'error: test accuracy {accuracy:.4f} is below --target_accuracy={FLAGS.target_accuracy}')
+    return 0
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)
