@@ -39,7 +39,7 @@ flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or 
                     'None: a cache folder in your home.', module_name=DATA)
 flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', module_name=DATA)
 
-flags.DEFINE_list('widths', [64, 128, 512, 256], 'Outputs of conv1, conv2, fc1 and fc2.', module_name=NET)
+flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', module_name=NET)
 flags.DEFINE_float('dropout', 0.8, 'Probability of KEEPING an output of fc1 and fc2 in training.', module_name=NET)
 
 flags.DEFINE_float('group_lasso', 0.001, 'lambda_g, the coefficient of the group lasso; 0 drops the term.',
@@ -71,20 +71,25 @@ for _name, _valid, _bounds in (  # chained comparisons, because NaN passes absl'
         ('random_sparsity', lambda s: 0 <= s < 1, 'at least 0 and below 1'),
         ('learning_rate', lambda r: 0 < r < math.inf, 'finite and above 0'),
         ('target_accuracy', lambda a: a is None or 0 <= a <= 1, 'from 0 to 1'),
-        ('widths', lambda w: len(w) == 4 and all(str(n).isdecimal() and int(n) > 0 for n in w),
+        ('widths', lambda w: len(w) == 4 and all(n.isdecimal() and int(n) > 0 for n in w),
          'four whole numbers above 0, such as 64,128,512,256')):
     flags.register_validator(_name, _valid, f'must be {_bounds}')
 flags.register_multi_flags_validator(
-    ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in map(str, f['widths']),
+    ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in f['widths'],
     'one group has no variance: make every width at least 2, or give --group_variance=0')
 
 
 def parse_flags(argv):
-    """absl's parser of the command line, with a --help that shows the flags in their groups."""
-    if {'-h', '-help', '--help'} & set(argv[1:]):
+    """Parses the command line: --help shows the flags in their groups, and a bad flag costs one line."""
+    if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
         print(__doc__, *map(FLAGS.module_help, FLAG_GROUPS), sep='\n')
         sys.exit()
-    return app.parse_flags_with_usage(argv)
+    try:
+        stray = FLAGS(argv)[1:]
+    except flags.Error as error:
+        sys.exit(f'error: {error}. See --help.')
+    if stray:
+        sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
 
 
 # --------------------------------------------------------------------------------------------------------- layers
@@ -477,18 +482,14 @@ def evaluate(lenet, images, labels, batch_size=500):
 
 # ----------------------------------------------------------------------------------------------------------- main
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+def main(_):
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
     try:
         mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data, dataset=FLAGS.dataset,
                                           seed=FLAGS.seed)
-        figures = train(mnist, FLAGS.log_dir, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
-                        sparsity_threshold=FLAGS.sparsity_threshold, dropout=FLAGS.dropout,
-                        group_lasso=FLAGS.group_lasso, group_variance=FLAGS.group_variance,
-                        random_sparsity=FLAGS.random_sparsity, widths=[int(n) for n in FLAGS.widths],
-                        batch_size=FLAGS.batch_size, seed=FLAGS.seed, eval_interval=FLAGS.eval_interval)
+        settings = {name: FLAGS[name].value for name in train.__kwdefaults__}  # each has a flag of its name
+        settings['widths'] = [int(n) for n in FLAGS.widths]
+        figures = train(mnist, FLAGS.log_dir, **settings)
     except (input_data.DataError, report.RunError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

@@ -1,0 +1,38 @@
+"""Fixtures shared by the tests; they import what ships, in python/."""
+
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'python'))
+
+import main  # after the path is set
+from absl import app
+from absl.testing import flagsaver
+
+app.define_help_flags()
+
+
+@pytest.fixture
+def run_main():
+    """Runs main.py's command line in this process: run_main('--flag=value', ...) -> status."""
+    def run(*arguments):
+        with flagsaver.flagsaver():
+            return main.main(main.parse_flags(['main.py', *map(str, arguments)]))
+    return run
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """main.train in a new folder each time: train(data, **settings) -> (final figures, the net)."""
+    nets = []
+
+    class Report(main.report.Report):
+        def __init__(self, log_dir, data, settings, lenet, graphs):
+            nets.append(lenet)
+            super().__init__(log_dir, data, settings, lenet, graphs)
+
+    monkeypatch.setattr(main.report, 'Report', Report)
+    return lambda data, **settings: (main.train(data, tmp_path / str(len(nets)), **settings), nets[-1])

@@ -1,0 +1,145 @@
+"""The loss terms, sparsify and sparsity against NumPy written apart, and against finite differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import main
+
+SHAPES = {'dense': (7, 5), 'conv1d': (3, 4, 6), 'conv2d': (3, 2, 4, 5), 'conv3d': (2, 3, 2, 4, 3)}
+
+
+def random_weight(shape, seed=0, dtype=np.float64):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def numpy_norms(weight):
+    """One group at a time, in plain Python."""
+    return np.array([sum(v * v for v in weight[..., g].ravel()) ** 0.5 for g in range(weight.shape[-1])])
+
+
+def numpy_lasso(weights):
+    return sum(numpy_norms(w).sum() for w in weights)
+
+
+def numpy_variance(weights):
+    total = 0.0
+    for weight in weights:
+        squares = numpy_norms(weight) ** 2
+        total += 1 / (sum((s - squares.mean()) ** 2 for s in squares) / len(squares))
+    return total
+
+
+TERMS = [(main.group_lasso, numpy_lasso), (main.group_variance, numpy_variance)]
+
+
+@pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize('ours, reference', TERMS, ids=['lasso', 'variance'])
+def test_value_and_gradient_of_one_layer(ours, reference, shape):
+    weight = random_weight(shape)
+    variable = tf.Variable(weight)
+    with tf.GradientTape() as tape:
+        value = ours([variable])
+    assert value.dtype == tf.float64 and value.shape == ()
+    np.testing.assert_allclose(value, reference([weight]), rtol=1e-12)
+    gradient = tape.gradient(value, variable).numpy()
+    for index in np.random.default_rng(1).choice(weight.size, 10, replace=False):
+        nudge = np.zeros(weight.size)
+        nudge[index] = 1e-6
+        nudge = nudge.reshape(shape)
+        slope = (reference([weight + nudge]) - reference([weight - nudge])) / 2e-6
+        np.testing.assert_allclose(gradient.ravel()[index], slope, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('ours, reference', TERMS, ids=['lasso', 'variance'])
+def test_layers_are_summed_unscaled(ours, reference):
+    weights = [random_weight(shape, seed) for seed, shape in enumerate(SHAPES.values())]
+    np.testing.assert_allclose(ours([tf.constant(w) for w in weights]), reference(weights), rtol=1e-12)
+
+
+def test_float32_agrees_with_float64():
+    weights = [random_weight(shape, seed, np.float32) for seed, shape in enumerate(SHAPES.values())]
+    for ours, reference in TERMS:
+        np.testing.assert_allclose(ours([tf.constant(w) for w in weights]), reference(weights), rtol=1e-5)
+
+
+def test_an_all_zero_group_has_gradient_zero():
+    weight = random_weight((4, 3), dtype=np.float32)
+    weight[:, 1] = 0
+    variable = tf.Variable(weight)
+    with tf.GradientTape(persistent=True) as tape:
+        lasso, variance = main.group_lasso([variable]), main.group_variance([variable])
+    for value in (lasso, variance):
+        gradient = tape.gradient(value, variable).numpy()
+        assert np.isfinite(gradient).all() and (gradient[:, 1] == 0).all() and (gradient[:, 0] != 0).all()
+
+
+@pytest.mark.parametrize('weight', [np.ones((4, 3)), np.zeros((4, 3)), np.ones((4, 1))],
+                         ids=['equal groups', 'all zero', 'one group'])
+def test_without_variance_the_inverse_is_infinite_and_a_zero_coefficient_drops_it(weight):
+    weights = [tf.constant(weight)]
+    assert main.group_variance(weights) == np.inf
+    assert main.penalties(weights, 0.5, 0).keys() == {'group_lasso'}
+    assert main.penalties(weights, 0, 0.5).keys() == {'group_variance'}
+    assert main.penalties(weights, 0, 0) == {}
+
+
+def test_loss_terms_are_scaled_and_cross_entropy_is_the_mean():
+    logits, labels = random_weight((6, 10)), np.array([0, 1, 2, 3, 4, 9])
+    weights = [random_weight((4, 3))]
+    terms = main.loss_terms(tf.constant(logits), tf.constant(labels), [tf.constant(w) for w in weights], 0.3, 0.7)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(terms['cross_entropy'], -np.log(shares[np.arange(6), labels]).mean())
+    np.testing.assert_allclose(terms['group_lasso'], 0.3 * numpy_lasso(weights))
+    np.testing.assert_allclose(terms['group_variance'], 0.7 * numpy_variance(weights))
+
+
+@pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
+def test_sparsify_includes_the_threshold_itself(shape):
+    weight = random_weight(shape, dtype=np.float32)
+    threshold = float(np.abs(weight).ravel()[3])
+    expected = np.array([0 if abs(v) <= threshold else v for v in weight.ravel()]).reshape(shape)
+    np.testing.assert_array_equal(main.sparsify(tf.constant(weight), threshold), expected)
+    np.testing.assert_array_equal(main.sparsify(tf.constant(weight), 0.0), weight)
+
+
+def test_sparsity_is_the_unweighted_mean_over_layers_and_counts_what_is_left():
+    weights = [random_weight(shape, seed, np.float32) for seed, shape in enumerate(SHAPES.values())]
+    mean, left = main.sparsity([tf.constant(w) for w in weights], 0.5)
+    shares = [sum(abs(v) <= 0.5 for v in w.ravel()) / w.size for w in weights]
+    np.testing.assert_allclose(mean, sum(shares) / len(shares), rtol=1e-6)
+    assert left == sum(sum(abs(v) > 0.5 for v in w.ravel()) for w in weights)
+
+
+def test_regularizer_inside_a_keras_model(tmp_path):
+    def regularizer():
+        return main.GuidedSparsity(group_lasso=0.3, group_variance=0.7)
+
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((4, 4, 4, 1)),
+        layers.Conv3D(3, 2, kernel_regularizer=regularizer()), layers.Reshape((9, 9)),
+        layers.Conv1D(4, 3, kernel_regularizer=regularizer()), layers.Flatten(),
+        layers.Dense(5, kernel_regularizer=regularizer())])
+    kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, 'kernel')]
+    expected = 0.3 * numpy_lasso(kernels) + 0.7 * numpy_variance(kernels)
+    np.testing.assert_allclose(sum(model.losses), expected, rtol=1e-5)
+
+    model.compile('sgd', 'mse')
+    before = [kernel.copy() for kernel in kernels]
+    model.fit(np.ones((8, 4, 4, 4, 1)), np.ones((8, 5)), epochs=1, verbose=0)
+    assert all((layer.kernel.numpy() != old).any()
+               for layer, old in zip((l for l in model.layers if hasattr(l, 'kernel')), before))
+
+    model.save(tmp_path / 'model.keras')
+    again = keras.models.load_model(tmp_path / 'model.keras')
+    assert again.layers[-1].kernel_regularizer.get_config() == {'group_lasso': 0.3, 'group_variance': 0.7}
+    np.testing.assert_allclose(sum(again.losses), sum(model.losses))
+
+
+def test_regularizer_drops_terms_with_zero_coefficients():
+    kernel = tf.ones((4, 3))
+    assert main.GuidedSparsity(0.0, 0.0)(kernel) == 0
+    np.testing.assert_allclose(main.GuidedSparsity(1.0, 0.0)(kernel), 6)
+    assert main.GuidedSparsity().get_config() == {'group_lasso': 0.001, 'group_variance': 0.01}

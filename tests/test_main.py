@@ -1,0 +1,235 @@
+"""The program as its user sees it: flags, messages, folder, exit status, TensorBoard."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from tensorboard.backend.event_processing import event_accumulator
+
+import input_data
+import main
+import report
+
+SCRIPT = pathlib.Path(main.__file__)
+SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------ flags
+
+@pytest.mark.parametrize('argument, words', [
+    ('--dropout=0', 'above 0 and at most 1'), ('--dropout=1.1', 'above 0 and at most 1'),
+    ('--dropout=nan', 'above 0 and at most 1'), ('--learning_rate=0', 'finite and above 0'),
+    ('--learning_rate=inf', 'finite and above 0'), ('--learning_rate=nan', 'finite and above 0'),
+    ('--group_lasso=-1', 'finite and at least 0'), ('--group_lasso=inf', 'finite and at least 0'),
+    ('--group_variance=nan', 'finite and at least 0'), ('--group_variance=-0.1', 'finite and at least 0'),
+    ('--sparsity_threshold=-1', 'finite and at least 0'), ('--sparsity_threshold=nan', 'finite and at least 0'),
+    ('--random_sparsity=1', 'at least 0 and below 1'), ('--random_sparsity=nan', 'at least 0 and below 1'),
+    ('--target_accuracy=95', 'from 0 to 1'), ('--target_accuracy=nan', 'from 0 to 1'),
+    ('--widths=64,128,512', 'four whole numbers'), ('--widths=64,128,512,0', 'four whole numbers'),
+    ('--widths=64,128,512,x', 'four whole numbers'), ('--widths=1,2,3,4', 'one group has no variance'),
+    ('--max_steps=-1', '-1 is not a non-negative integer'), ('--max_steps=many', 'max_steps'),
+    ('--batch_size=0', '0 is not a positive integer'), ('--eval_interval=0', '0 is not a positive integer'),
+    ('--seed=-1', 'seed'), ('--seed=2147483648', 'seed'), ('--dataset=cifar10', 'dataset'),
+    ('--drop_out=0.5', "Unknown command line flag 'drop_out'"), ('100', 'unexpected argument'),
+])
+def test_a_bad_flag_gets_one_line_that_names_it(run_main, argument, words):
+    with pytest.raises(SystemExit) as exit:
+        run_main('--fake_data', argument)
+    message = exit.value.code  # sys.exit prints it to stderr, and the status is 1
+    assert message.startswith('error: ') and words in message and '\n' not in message
+    assert argument.split('=')[0].lstrip('-') in message
+    assert not os.listdir()
+
+
+def test_one_group_a_layer_is_fine_without_the_variance(run_main):
+    assert run_main('--fake_data', '--widths=1,1,1,1', '--max_steps=1', '--group_variance=0') == 0
+
+
+def test_the_flags_defaults_are_the_papers_and_those_of_train():
+    paper = dict(fake_data=False, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
+                 group_lasso=0.001, group_variance=0.01, widths=['64', '128', '512', '256'], batch_size=100,
+                 eval_interval=100)
+    assert {name: main.FLAGS[name].default for name in paper} == paper
+    of_train = {name: list(map(str, value)) if name == 'widths' else value
+                for name, value in main.train.__kwdefaults__.items()}
+    assert {name: main.FLAGS[name].default for name in of_train} == of_train
+
+
+def test_help_shows_every_flag_in_its_group(run_main, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run_main('--help')
+    assert not exit.value.code
+    shown = capsys.readouterr().out
+    assert shown.startswith(main.__doc__)
+    places = [shown.index(f'\n{group}:') for group in main.FLAG_GROUPS]
+    assert places == sorted(places)
+    for group in main.FLAG_GROUPS:
+        for flag in flags.FLAGS.get_flags_for_module(group):
+            assert re.search(rf'^  --(\[no\])?{flag.name}:', shown, re.MULTILINE)
+
+
+# -------------------------------------------------------------------------------------------------------- run
+
+def test_the_run_folder_and_its_files(run_main, capsys):
+    assert run_main(*SMALL) == 0
+    shown = capsys.readouterr().out
+    folder, = pathlib.Path('logs').iterdir()
+    assert re.fullmatch('fake-[0-9a-f]{8}', folder.name) and f'folder: {folder.resolve()}\n' in shown
+    assert {path.name for path in folder.iterdir()} == {'settings.json', 'results.json', 'train', 'test'}
+    settings, results = (json.loads((folder / name).read_text()) for name in ('settings.json', 'results.json'))
+    assert settings['settings']['max_steps'] == 4 and settings['versions']['tensorflow'] == tf.__version__
+    assert all(results[key] == settings[key] for key in settings)
+    assert results['results']['step'] == 4
+    assert f'{results["results"]["test"]["accuracy"]:.2%}' in shown
+    assert re.findall(r'^step +(\d+)  test accuracy', shown, re.MULTILINE) == ['0', '2', '4']
+    assert '\r' not in shown  # no bar where there is no terminal
+    size = 5 * 5 * 3 + 5 * 5 * 3 * 4 + 49 * 4 * 6 + 6 * 5 + 5 * 10
+    assert f'parameters: {size:,} weights, 28 biases' in shown
+
+
+def test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_else(run_main):
+    def folders():
+        return set(os.listdir('logs'))
+
+    run_main(*SMALL)
+    first = folders()
+    for argument in ('--max_steps=3', '--eval_interval=3', '--sparsity_threshold=0.01', '--target_accuracy=0',
+                     '--widths=3, 4,6,5'):
+        assert run_main(*SMALL, argument) == 0
+    assert folders() == first
+    for number, argument in enumerate(('--seed=1', '--batch_size=99', '--group_lasso=0', '--group_variance=0.1',
+                                       '--learning_rate=0.1', '--dropout=1', '--widths=3,4,6,4',
+                                       '--random_sparsity=0.5')):
+        assert run_main(*SMALL, argument) == 0
+        assert len(folders()) == number + 2
+
+
+def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, tmp_path):
+    run_main(*SMALL, '--log_dir=mine')
+    before = {path: path.read_bytes() for path in (tmp_path / 'mine').rglob('*') if path.is_file()}
+    with pytest.raises(SystemExit, match=r'error: .*mine holds a run with other settings: group_lasso \(0.001 there, '
+                                         r'0.5 here\)\. Give another --log_dir'):
+        run_main(*SMALL, '--log_dir=mine', '--group_lasso=0.5')
+    assert {path: path.read_bytes() for path in (tmp_path / 'mine').rglob('*') if path.is_file()} == before
+
+
+def test_a_folder_with_other_files_keeps_them(run_main, tmp_path):
+    (tmp_path / 'notes.txt').write_text('mine')
+    assert run_main(*SMALL, f'--log_dir={tmp_path}') == 0
+    assert (tmp_path / 'notes.txt').read_text() == 'mine' and (tmp_path / 'results.json').exists()
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"settings": 1}', '{"identity": 1}'])
+def test_a_settings_file_of_somebody_else_is_not_overwritten(run_main, tmp_path, content):
+    (tmp_path / 'settings.json').write_text(content)
+    with pytest.raises(SystemExit, match='settings.json is not the settings of a run'):
+        run_main(*SMALL, f'--log_dir={tmp_path}')
+    assert (tmp_path / 'settings.json').read_text() == content
+
+
+def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit, match=r'error: --log_dir=.*file/run cannot be used'):
+        run_main(*SMALL, '--log_dir=file/run')
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):
+    with pytest.raises(SystemExit, match='error: the loss became (nan|inf)'):
+        run_main(*SMALL, '--group_variance=3e38', '--max_steps=30')
+
+
+def test_accuracy_gate(run_main, capsys):
+    learns = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=150', '--eval_interval=150')
+    assert run_main(*learns, '--target_accuracy=0.5') == 0
+    with pytest.raises(SystemExit, match='error: test accuracy 0[.][0-9]+ is below --target_accuracy=0.9'):
+        run_main(*SMALL, '--target_accuracy=0.9')
+
+
+def test_real_digits_are_learnt(run_main):
+    """Small widths, real images: the test set of mnist_5k, thresholded."""
+    assert run_main('--dataset=mnist_5k', '--widths=8,16,64,32', '--learning_rate=0.003', '--max_steps=300',
+                    '--eval_interval=300', '--target_accuracy=0.93') == 0
+
+
+def test_the_script_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, str(SCRIPT), *SMALL, '--log_dir=run']
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ''  # TensorFlow's start-up noise stays off the screen
+    assert (tmp_path / 'run' / 'results.json').exists()
+    failed = subprocess.run([*command, '--target_accuracy=1'], capture_output=True, text=True, timeout=120)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith('error: test accuracy') and failed.stderr.count('\n') == 1
+
+
+# ------------------------------------------------------------------------------------------------ TensorBoard
+
+@pytest.mark.parametrize('part', ['train', 'test'])
+def test_tensorboard_shows_what_it_should(run_main, part):
+    run_main(*SMALL, '--log_dir=run')
+    events = event_accumulator.EventAccumulator(f'run/{part}', size_guidance={'tensors': 0, 'images': 0})
+    events.Reload()
+    layers = (*main.REGULARISED, 'softmax')
+    assert set(events.Tags()['tensors']) == {
+        'accuracy', 'images', *(f'loss/{term}' for term in ('cross_entropy', 'group_lasso', 'group_variance', 'total')),
+        *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'all_weights')),
+        *(f'{kind}/{layer}' for kind in ('zero_weights', 'groups_alive', 'zero_activations', 'group_norms')
+          for layer in layers), '_hparams_/session_start_info'}
+    assert events.Graph().node
+    nodes = {node.name.split('/')[0] for node in events.Graph().node}
+    assert {'reshape', 'conv1', 'pool1', 'conv2', 'pool2', 'fc1', 'fc2', 'softmax'} <= nodes
+
+    def values(tag):
+        return {event.step: tf.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
+
+    assert list(values('accuracy')) == [0, 2, 4]
+    total = sum(values(f'loss/{term}')[4] for term in ('cross_entropy', 'group_lasso', 'group_variance'))
+    np.testing.assert_allclose(values('loss/total')[4], total, rtol=1e-6)
+    results = json.loads(pathlib.Path('run/results.json').read_text())['results']
+    np.testing.assert_allclose(values('sparsity/mean_of_four')[4], results['mean_of_four'], rtol=1e-6)
+    if part == 'test':  # all of the made-up test images are in one periodic evaluation
+        np.testing.assert_allclose(values('accuracy')[4], results['test']['accuracy'], rtol=1e-6)
+    assert len(values('images')[0]) == 2 + 10  # width, height, and ten pictures
+
+
+def test_the_noise_filter_lets_errors_through(tmp_path):
+    """What is written to file descriptor 2 while TensorFlow is imported comes out, but for the known noise."""
+    lines = ['I0000 noise', 'W0000 noise', 'E0000 an error', 'WARNING: All log messages before', 'anything else']
+    (tmp_path / 'tensorflow.py').write_text(f'import os\nos.write(2, {chr(10).join([*lines, ""]).encode()!r})\n'
+                                            'raise ImportError("no such TensorFlow")')
+    result = subprocess.run([sys.executable, '-c', 'import report'], capture_output=True, text=True, timeout=120,
+                            env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'})
+    assert result.stderr.startswith('E0000 an error\nanything else\nTraceback')
+    assert result.stderr.endswith('ImportError: no such TensorFlow\n')
+
+
+def test_evaluations_walk_through_the_test_images(train, monkeypatch):
+    data = input_data.read_data_sets(fake_data=True)
+    images = np.concatenate([data.train.images, data.test.images])[:2500]
+    labels = np.concatenate([data.train.labels, data.test.labels])[:2500]
+    seen, original = [], main.evaluate
+    monkeypatch.setattr(main, 'evaluate', lambda net, x, y: seen.append(x) or original(net, x, y))
+    train(data._replace(test=input_data.DataSet(images, labels)), max_steps=3, eval_interval=1, widths=(3, 4, 6, 5))
+    for number, part in enumerate(seen[:4]):
+        np.testing.assert_array_equal(part, images[np.arange(number * 1000, number * 1000 + 1000) % 2500])
+
+
+def test_identity_tells_data_apart_by_content():
+    data = input_data.read_data_sets(fake_data=True)
+    settings = dict(main.train.__kwdefaults__)
+    changed = data._replace(train=data.train._replace(labels=np.roll(data.train.labels, 1)))
+    assert report.identity(data, settings) != report.identity(changed, settings)
+    assert report.identity(data, {**settings, 'group_lasso': 0}) == report.identity(data, {**settings,
+                                                                                          'group_lasso': 0.0})

@@ -1,0 +1,227 @@
+"""The net, its randomness and its training step."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import input_data
+import main
+
+WIDTHS = (3, 4, 6, 5)
+SHAPE = (28, 28, 1)
+
+
+def make_net(widths=WIDTHS, shape=SHAPE, keep_probability=0.8, threshold=0.001, random_sparsity=0.0, seed=0):
+    return main.LeNet(shape, widths, keep_probability, threshold, random_sparsity, seed)
+
+
+def some_images(count=6, shape=SHAPE):
+    random = np.random.default_rng(3)
+    return random.random((count, *shape), np.float32), random.integers(0, 10, count)
+
+
+def values(net):
+    return {v.name + str(v.shape): v.numpy() for v in net.variables}
+
+
+@pytest.fixture(scope='module')
+def paper_net():
+    return make_net((64, 128, 512, 256))
+
+
+def test_exact_parameter_count(paper_net):
+    assert sum(math.prod(w.shape) for w in paper_net.weights.values()) == 3_551_296
+    assert sum(math.prod(b.shape) for b in paper_net.biases.values()) == 970
+    assert {name: tuple(w.shape) for name, w in paper_net.weights.items()} == {
+        'conv1': (5, 5, 1, 64), 'conv2': (5, 5, 64, 128), 'fc1': (6272, 512), 'fc2': (512, 256), 'softmax': (256, 10)}
+
+
+def test_initial_values_match_the_arithmetic(paper_net):
+    # A normal of stddev 0.1 cut at two of them has a variance of 0.00774; times 25, 1600, 6272 and 512 inputs:
+    means = [float(tf.reduce_mean(main.squared_group_norms(w))) for w in paper_net.regularised()]
+    np.testing.assert_allclose(means, [0.19, 12.4, 48.6, 4.0], rtol=0.05)
+    lasso = main.penalties(paper_net.regularised(), 0.001, 0.01)['group_lasso']
+    np.testing.assert_allclose(lasso, 0.001 * np.dot([64, 128, 512, 256], np.sqrt([0.19, 12.4, 48.6, 4.0])), rtol=0.01)
+    assert all((b.numpy() == np.float32(0.1)).all() for b in paper_net.biases.values())
+    assert all(abs(w.numpy()).max() <= 0.2 for w in paper_net.weights.values())
+
+
+@pytest.mark.parametrize('shape', [(28, 28, 1), (32, 30, 3), (9, 7, 2)], ids=str)
+def test_logits_against_numpy(shape):
+    """Every layer in loops of NumPy, in evaluation: thresholded, no dropout."""
+    net = make_net(threshold=0.05, shape=shape)
+    images, _ = some_images(2, shape)
+
+    def conv(x, w, b):
+        padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        out = np.zeros((*x.shape[:3], w.shape[3]))
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                out[:, i, j] = np.einsum('nabc,abco->no', padded[:, i:i + 5, j:j + 5], w)
+        return np.maximum(out + b, 0)
+
+    def pool(x):
+        x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))  # zeros: x is not negative
+        return np.max([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
+
+    w = {name: np.where(np.abs(v.numpy()) <= 0.05, 0, v.numpy()).astype(np.float64) for name, v in net.weights.items()}
+    b = {name: v.numpy().astype(np.float64) for name, v in net.biases.items()}
+    x = pool(conv(images, w['conv1'], b['conv1']))
+    x = pool(conv(x, w['conv2'], b['conv2'])).reshape(2, -1)
+    x = np.maximum(x @ w['fc1'] + b['fc1'], 0)
+    x = np.maximum(x @ w['fc2'] + b['fc2'], 0)
+    expected = x @ w['softmax'] + b['softmax']
+    np.testing.assert_allclose(net.net(images, training_status=False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(net.net(images.reshape(2, -1), training_status=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_takes_the_weights_as_they_are_and_evaluation_thresholds_them():
+    net, (images, _) = make_net(keep_probability=1.0, threshold=0.05), some_images()
+    as_trained = net.net(images, training_status=True)
+    np.testing.assert_array_equal(net.at_threshold(0.0).net(images, training_status=False), as_trained)
+    assert (net.net(images, training_status=False) != as_trained).numpy().any()
+    everything = net.at_threshold(9.0).net(images, training_status=False)  # all weights zero: the output bias is left
+    np.testing.assert_array_equal(everything, np.full((6, 10), 0.1, np.float32))
+
+
+def test_evaluation_changes_no_variable_and_the_last_partial_batch_counts():
+    net, (images, labels) = make_net(threshold=0.05), some_images(7)
+    before = values(net)
+    whole = main.evaluate(net, images, labels)
+    parts = main.evaluate(net, images, labels, batch_size=3)
+    for name, value in values(net).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert whole['accuracy'] == pytest.approx(parts['accuracy'])
+    assert whole['cross_entropy'] == pytest.approx(parts['cross_entropy'], rel=1e-5)
+    assert whole['zero_activations'] == pytest.approx(parts['zero_activations'], rel=1e-5)
+    hits = tf.argmax(net.net(images, training_status=False), axis=1).numpy() == labels
+    assert whole['accuracy'] == pytest.approx(hits.mean())
+
+
+def test_the_graph_has_the_papers_scopes_and_the_variables_their_names():
+    net, (images, labels) = make_net(), some_images()
+    graph = main.measure.get_concrete_function(net, images, labels, training_status=True).graph
+    scopes = {operation.name.split('/')[0] for operation in graph.get_operations()}
+    assert {'reshape', 'conv1', 'pool1', 'conv2', 'pool2', 'fc1', 'fc2', 'softmax'} <= scopes
+    assert {v.name for v in net.trainable_variables} == {
+        f'{layer}/{kind}:0' for layer in (*main.REGULARISED, 'softmax') for kind in ('weights', 'biases')}
+
+
+def test_dropout_keeps_the_stated_share_and_is_a_function_of_seed_layer_and_step():
+    net, x = make_net(keep_probability=0.8), tf.ones((100, 200))
+    kept = net.dropout(x, 'fc1', training_status=True).numpy()
+    assert set(np.unique(kept)) == {0, np.float32(1.25)}
+    assert np.mean(kept > 0) == pytest.approx(0.8, abs=0.01)
+    np.testing.assert_array_equal(net.dropout(x, 'fc1', training_status=True), kept)
+    assert net.dropout(x, 'fc1', training_status=False) is x
+    for other in (net.dropout(x, 'fc2', training_status=True), make_net(seed=1).dropout(x, 'fc1', True)):
+        assert np.mean((other.numpy() > 0) == (kept > 0)) == pytest.approx(0.68, abs=0.02)  # 0.8^2 + 0.2^2
+    net.step.assign_add(1)
+    other = net.dropout(x, 'fc1', training_status=True).numpy()
+    assert np.mean((other > 0) == (kept > 0)) == pytest.approx(0.68, abs=0.02)
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 10, 23])
+def test_each_epoch_is_a_permutation_and_batches_run_across_its_end(batch_size):
+    images, labels = tf.range(10) * 100, tf.range(10)
+    batches = [main.batch(images, labels, tf.constant(step, tf.int64), batch_size, seed=0)
+               for step in range(-(-40 // batch_size))]
+    assert all((x == y * 100).numpy().all() and len(y) == batch_size for x, y in batches)
+    order = np.concatenate([y for _, y in batches])[:40].reshape(4, 10)
+    np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(10), (4, 1)))
+
+
+def test_the_orders_of_epochs_and_seeds_do_not_resemble_each_other():
+    places = tf.range(5000)
+
+    def order(epoch, seed):
+        return main.batch(places, places, tf.constant(epoch, tf.int64), 5000, seed)[1].numpy()
+
+    orders = [order(epoch, 0) for epoch in range(6)] + [order(0, 1)]
+    correlations = np.corrcoef([np.arange(5000), *orders])
+    assert abs(correlations - np.eye(8)).max() < 5 / math.sqrt(5000)  # five standard deviations
+
+
+@pytest.mark.parametrize('share', [0.5, 0.9, 0.123])
+def test_random_sparsity_is_exact_in_each_layer_and_stays_through_training(share):
+    net, (images, labels) = make_net(random_sparsity=share, threshold=0.0), some_images()
+    off = {name: net.weights[name].numpy() == 0 for name in main.REGULARISED}
+    for mask in off.values():
+        assert mask.sum() == round(share * mask.size)
+    optimizer = tf.keras.optimizers.Adam(0.01)
+    for _ in range(3):
+        main.training_step(net, optimizer, images, labels, 0.001, 0.01)
+    for name, mask in off.items():
+        np.testing.assert_array_equal(net.weights[name].numpy()[mask], 0)
+        assert (net.weights[name].numpy()[~mask] != 0).all()
+    assert not (make_net(random_sparsity=share, seed=1).weights['fc1'].numpy() == 0)[off['fc1']].all()
+    assert (net.weights['softmax'].numpy() != 0).all()
+
+
+def test_one_step_changes_every_variable():
+    net, (images, labels) = make_net(), some_images(50)
+    before = values(net)
+    main.training_step(net, tf.keras.optimizers.Adam(0.01, epsilon=1e-8), images, labels, 0.001, 0.01)
+    assert all((after != before[name]).any() for name, after in values(net).items())
+    assert net.step == 1
+
+
+def test_zero_coefficients_give_plain_cross_entropy():
+    """The step's gradients, read off plain gradient descent with rate 1, are those of the cross-entropy alone."""
+    net, (images, labels) = make_net(), some_images()
+    with tf.GradientTape() as tape:
+        logits = net.net(images, training_status=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    expected = [v - g for v, g in zip(net.trainable_variables, tape.gradient(loss, net.trainable_variables))]
+    stepped = main.training_step(net, tf.keras.optimizers.SGD(1.0), images, labels, 0, 0)
+    assert stepped == loss
+    for variable, value in zip(net.trainable_variables, expected):
+        np.testing.assert_allclose(variable, value, rtol=1e-6, atol=1e-7)
+
+
+def test_adam_has_tensorflow_1s_epsilon(train):
+    """The first step of train() against Adam written in NumPy; small gradients tell 1e-8 from Keras's 1e-7."""
+    data, net = input_data.read_data_sets(fake_data=True), make_net()
+    with tf.GradientTape() as tape:
+        images, labels = main.batch(*data.train, net.step, 100, seed=0)
+        logits = net.net(images, training_status=True)
+        loss = sum(main.loss_terms(logits, labels, net.regularised(), 0.001, 0.01).values())
+    gradients = tape.gradient(loss, net.trainable_variables)
+    _, trained = train(data, max_steps=1, learning_rate=0.01, widths=WIDTHS)
+    for before, gradient, after in zip(net.trainable_variables, gradients, trained.trainable_variables):
+        m, v = 0.1 * gradient.numpy(), 0.001 * gradient.numpy() ** 2
+        step = 0.01 * math.sqrt(0.001) / 0.1 * m / (np.sqrt(v) + 1e-8)
+        np.testing.assert_allclose(before.numpy() - after.numpy(), step, rtol=1e-3, atol=1e-7)
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_call(train, monkeypatch):
+    data = input_data.read_data_sets(fake_data=True)
+    settings = dict(max_steps=30, widths=WIDTHS, learning_rate=0.01)
+    figures, net = train(data, **settings, eval_interval=30)
+    figures_again, net_again = train(data, **settings, eval_interval=7)
+    _, other = train(data, **settings, seed=1)
+    for name, value in values(net).items():
+        np.testing.assert_array_equal(values(net_again)[name], value)
+    assert figures == figures_again
+    assert (other.weights['fc1'] != net.weights['fc1']).numpy().any()
+
+
+def test_training_learns_and_reports_what_the_net_holds(train):
+    data = input_data.read_data_sets(fake_data=True)
+    figures, net = train(data, max_steps=200, widths=WIDTHS, learning_rate=0.01, dropout=1.0, sparsity_threshold=0.01)
+    assert figures['test']['accuracy'] > 0.9 and figures['step'] == 200
+    hits = [tf.argmax(net.net(data.validation.images, status), axis=1).numpy() == data.validation.labels
+            for status in (False, True)]  # thresholded; as trained, for dropout keeps everything
+    assert figures['validation'] == pytest.approx(dict(accuracy=hits[0].mean(), accuracy_as_trained=hits[1].mean()))
+    zero = {name: np.abs(weight.numpy()) <= np.float32(0.01) for name, weight in net.weights.items()}
+    shares = [mask.mean() for mask in zero.values()]
+    assert figures['mean_of_five'] == pytest.approx(np.mean(shares))
+    assert figures['mean_of_four'] == pytest.approx(np.mean(shares[:4]))
+    assert figures['weights_left'] == sum((~mask).sum() for mask in zero.values())
+    assert figures['all_weights'] == pytest.approx(1 - figures['weights_left'] / figures['weights'])
+    for name, mask in zero.items():
+        alive = (~mask.reshape(-1, mask.shape[-1])).any(axis=0)
+        assert figures['layers'][name] == pytest.approx(
+            {'zero_share': mask.mean(), 'groups_alive': alive.sum(), 'groups': len(alive)})
