@@ -108,7 +108,9 @@ class Report:
             with writer.as_default(step=0):
                 tf.summary.graph(graphs[name])
                 tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
-                hparams.hparams({name: str(value) if name == 'widths' else value for name, value in settings.items()})
+                # A trial of its own for each writer, or TensorBoard shows the mean of their accuracies.
+                hparams.hparams({'dataset': data.name, **settings, 'widths': str(settings['widths'])},
+                                trial_id=f'{self.folder.name}/{name}')
         self.started = time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
         self.bar = tqdm(total=settings['max_steps'], unit='step', file=sys.stdout, disable=None, leave=False)

@@ -85,14 +85,18 @@ def test_without_variance_the_inverse_is_infinite_and_a_zero_coefficient_drops_i
     assert main.penalties(weights, 0, 0) == {}
 
 
-def test_loss_terms_are_scaled_and_cross_entropy_is_the_mean():
-    logits, labels = random_weight((6, 10)), np.array([0, 1, 2, 3, 4, 9])
-    weights = [random_weight((4, 3))]
-    terms = main.loss_terms(tf.constant(logits), tf.constant(labels), [tf.constant(w) for w in weights], 0.3, 0.7)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(terms['cross_entropy'], -np.log(shares[np.arange(6), labels]).mean())
+def test_penalties_are_scaled():
+    weights = [random_weight((4, 3)), random_weight((2, 5))]
+    terms = main.penalties([tf.constant(w) for w in weights], 0.3, 0.7)
     np.testing.assert_allclose(terms['group_lasso'], 0.3 * numpy_lasso(weights))
     np.testing.assert_allclose(terms['group_variance'], 0.7 * numpy_variance(weights))
+
+
+def test_cross_entropy_is_the_mean_over_the_images():
+    logits, labels = random_weight((6, 10)), np.array([0, 1, 2, 3, 4, 9])
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(main.cross_entropy(tf.constant(logits), labels),
+                               -np.log(shares[np.arange(6), labels]).mean())
 
 
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)
@@ -112,6 +116,7 @@ def test_sparsity_is_the_unweighted_mean_over_layers_and_counts_what_is_left():
     assert left == sum(sum(abs(v) > 0.5 for v in w.ravel()) for w in weights)
 
 
+@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras's own, in saving
 def test_regularizer_inside_a_keras_model(tmp_path):
     def regularizer():
         return main.GuidedSparsity(group_lasso=0.3, group_variance=0.7)

@@ -187,7 +187,7 @@ def test_adam_has_tensorflow_1s_epsilon(train):
     with tf.GradientTape() as tape:
         images, labels = main.batch(*data.train, net.step, 100, seed=0)
         logits = net.net(images, training_status=True)
-        loss = sum(main.loss_terms(logits, labels, net.regularised(), 0.001, 0.01).values())
+        loss = main.cross_entropy(logits, labels) + sum(main.penalties(net.regularised(), 0.001, 0.01).values())
     gradients = tape.gradient(loss, net.trainable_variables)
     _, trained = train(data, max_steps=1, learning_rate=0.01, widths=WIDTHS)
     for before, gradient, after in zip(net.trainable_variables, gradients, trained.trainable_variables):

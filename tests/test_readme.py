@@ -1,0 +1,47 @@
+"""The README says what the program does: commands, flags, names and the net's source."""
+
+import inspect
+import re
+import shlex
+import textwrap
+
+import pytest
+
+import main
+from conftest import ROOT
+
+README = (ROOT / 'README.rst').read_text()
+COMMANDS = re.findall(r'^    (.*python .*)$', README, re.MULTILINE)
+
+
+def test_the_net_stands_there_as_it_stands_in_main():
+    assert textwrap.indent(textwrap.dedent(inspect.getsource(main.LeNet.net)), '    ') in README
+
+
+def test_every_flag_is_there_and_no_other():
+    ours = {flag.name for group in main.FLAG_GROUPS for flag in main.FLAGS.get_flags_for_module(group)}
+    assert set(re.findall(r'--([a-z_0-9]+)', README)) - {'logdir', 'help'} == ours
+
+
+@pytest.mark.parametrize('command', [c for c in COMMANDS if 'main.py' in c])
+def test_the_commands_parse(run_main, monkeypatch, command):
+    monkeypatch.setattr(main, 'main', lambda _: 0)
+    assert run_main(*shlex.split(command.split('main.py', 1)[1])) == 0
+
+
+@pytest.mark.parametrize('file', ['.ci/run', '.travis.yml'])
+def test_ci_runs_the_readmes_commands(file):
+    lines = [line.removeprefix('  - ') for line in (ROOT / file).read_text().splitlines()]
+    run = [line for line in lines if line.startswith('python -m pip') or 'main.py' in line]
+    assert len(run) == 2 and 'pytest' in run[0]
+    assert all(line in COMMANDS for line in run)
+
+
+def test_the_names_in_the_map_exist():
+    table = README[README.index('From the paper to the program'):README.index('Deviations\n')]
+    names = [name for name in re.findall('``([A-Za-z_.0-9]+)``', table) if not name.startswith(('-', 'python'))]
+    assert len(names) >= 15
+    for name in names:
+        thing = main
+        for part in name.split('.'):
+            thing = getattr(thing, part)
