@@ -33,6 +33,7 @@ def working_directory(tmp_path, monkeypatch):
     ('--dropout=nan', 'above 0 and at most 1'), ('--learning_rate=0', 'finite and above 0'),
     ('--learning_rate=inf', 'finite and above 0'), ('--learning_rate=nan', 'finite and above 0'),
     ('--group_lasso=-1', 'finite and at least 0'), ('--group_lasso=inf', 'finite and at least 0'),
+    ('--group_variance=inf', 'finite and at least 0'), ('--sparsity_threshold=inf', 'finite and at least 0'),
     ('--group_variance=nan', 'finite and at least 0'), ('--group_variance=-0.1', 'finite and at least 0'),
     ('--sparsity_threshold=-1', 'finite and at least 0'), ('--sparsity_threshold=nan', 'finite and at least 0'),
     ('--random_sparsity=1', 'at least 0 and below 1'), ('--random_sparsity=nan', 'at least 0 and below 1'),
@@ -150,11 +151,17 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):
         run_main(*SMALL, '--group_variance=3e38', '--max_steps=30')
 
 
-def test_accuracy_gate(run_main, capsys):
-    learns = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=150', '--eval_interval=150')
-    assert run_main(*learns, '--target_accuracy=0.5') == 0
-    with pytest.raises(SystemExit, match='error: test accuracy 0[.][0-9]+ is below --target_accuracy=0.9'):
-        run_main(*SMALL, '--target_accuracy=0.9')
+@pytest.mark.parametrize('accuracy, other, passes', [(0.5, 0.9, False), (0.6, 0.1, True), (0.9, 0.1, True)])
+def test_the_accuracy_gate_looks_at_the_thresholded_test_accuracy(run_main, monkeypatch, accuracy, other, passes):
+    monkeypatch.setattr(main, 'train', lambda *_, **settings: {
+        'test': {'accuracy': accuracy, 'accuracy_as_trained': other},
+        'validation': {'accuracy': other, 'accuracy_as_trained': other}})
+    monkeypatch.setattr(main.train, '__kwdefaults__', {}, raising=False)
+    if passes:
+        assert run_main('--fake_data', '--target_accuracy=0.6') == 0
+    else:
+        with pytest.raises(SystemExit, match='error: test accuracy 0.5000 is below --target_accuracy=0.6'):
+            run_main('--fake_data', '--target_accuracy=0.6')
 
 
 def test_real_digits_are_learnt(run_main):
@@ -199,6 +206,12 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     np.testing.assert_allclose(values('loss/total')[4], total, rtol=1e-6)
     results = json.loads(pathlib.Path('run/results.json').read_text())['results']
     np.testing.assert_allclose(values('sparsity/mean_of_four')[4], results['mean_of_four'], rtol=1e-6)
+    if part == 'train':  # the next batch, with dropout
+        data = input_data.read_data_sets(fake_data=True)
+        net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+        images, labels = main.batch(*data.train, net.step, 100, 0)
+        expected = main.cross_entropy(net.net(images, training_status=True), labels)
+        np.testing.assert_allclose(values('loss/cross_entropy')[0], expected, rtol=1e-6)
     if part == 'test':  # all of the made-up test images are in one periodic evaluation
         np.testing.assert_allclose(values('accuracy')[4], results['test']['accuracy'], rtol=1e-6)
     assert len(values('images')[0]) == 2 + 10  # width, height, and ten pictures

@@ -48,11 +48,15 @@ def test_initial_values_match_the_arithmetic(paper_net):
     assert all(abs(w.numpy()).max() <= 0.2 for w in paper_net.weights.values())
 
 
+@pytest.mark.parametrize('training_status', [True, False])
 @pytest.mark.parametrize('shape', [(28, 28, 1), (32, 30, 3), (9, 7, 2)], ids=str)
-def test_logits_against_numpy(shape):
-    """Every layer in loops of NumPy, in evaluation: thresholded, no dropout."""
-    net = make_net(threshold=0.05, shape=shape)
+def test_logits_against_numpy(shape, training_status):
+    """Every layer in loops of NumPy; in training with dropout after fc1 and fc2, in evaluation thresholded."""
+    net = make_net(threshold=0.05, shape=shape, keep_probability=0.5)
     images, _ = some_images(2, shape)
+    threshold = 0 if training_status else 0.05
+    kept = {name: net.dropout(tf.ones((2, width)), name, training_status).numpy()
+            for name, width in zip(('fc1', 'fc2'), WIDTHS[2:])}
 
     def conv(x, w, b):
         padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
@@ -66,15 +70,15 @@ def test_logits_against_numpy(shape):
         x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))  # zeros: x is not negative
         return np.max([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0)
 
-    w = {name: np.where(np.abs(v.numpy()) <= 0.05, 0, v.numpy()).astype(np.float64) for name, v in net.weights.items()}
+    w = {name: np.where(abs(v.numpy()) <= threshold, 0, v.numpy()).astype(np.float64) for name, v in net.weights.items()}
     b = {name: v.numpy().astype(np.float64) for name, v in net.biases.items()}
     x = pool(conv(images, w['conv1'], b['conv1']))
     x = pool(conv(x, w['conv2'], b['conv2'])).reshape(2, -1)
-    x = np.maximum(x @ w['fc1'] + b['fc1'], 0)
-    x = np.maximum(x @ w['fc2'] + b['fc2'], 0)
+    x = np.maximum(x @ w['fc1'] + b['fc1'], 0) * kept['fc1']
+    x = np.maximum(x @ w['fc2'] + b['fc2'], 0) * kept['fc2']
     expected = x @ w['softmax'] + b['softmax']
-    np.testing.assert_allclose(net.net(images, training_status=False), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(net.net(images.reshape(2, -1), training_status=False), expected, rtol=1e-4, atol=1e-5)
+    for x in (images, images.reshape(2, -1)):
+        np.testing.assert_allclose(net.net(x, training_status), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_takes_the_weights_as_they_are_and_evaluation_thresholds_them():
@@ -208,14 +212,24 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_cal
     assert (other.weights['fc1'] != net.weights['fc1']).numpy().any()
 
 
+def test_the_seed_reaches_the_order_of_the_images(train, monkeypatch):
+    seeds, original = [], main.batch
+    monkeypatch.setattr(main, 'batch', lambda *arguments: seeds.append(arguments[-1]) or original(*arguments))
+    train(input_data.read_data_sets(fake_data=True), max_steps=1, widths=WIDTHS, seed=5)
+    assert set(seeds) == {5}
+
+
 def test_training_learns_and_reports_what_the_net_holds(train):
     data = input_data.read_data_sets(fake_data=True)
-    figures, net = train(data, max_steps=200, widths=WIDTHS, learning_rate=0.01, dropout=1.0, sparsity_threshold=0.01)
-    assert figures['test']['accuracy'] > 0.9 and figures['step'] == 200
-    hits = [tf.argmax(net.net(data.validation.images, status), axis=1).numpy() == data.validation.labels
-            for status in (False, True)]  # thresholded; as trained, for dropout keeps everything
-    assert figures['validation'] == pytest.approx(dict(accuracy=hits[0].mean(), accuracy_as_trained=hits[1].mean()))
-    zero = {name: np.abs(weight.numpy()) <= np.float32(0.01) for name, weight in net.weights.items()}
+    figures, net = train(data, max_steps=200, widths=WIDTHS, learning_rate=0.01, dropout=1.0, sparsity_threshold=0.1)
+    assert figures['test']['accuracy_as_trained'] > 0.9 and figures['step'] == 200
+    for part in ('test', 'validation'):
+        images, labels = getattr(data, part)
+        thresholded, as_trained = (np.mean(tf.argmax(net.net(images, status), axis=1) == labels)
+                                   for status in (False, True))  # in training too, for dropout keeps everything
+        assert abs(thresholded - as_trained) > 0.01
+        assert figures[part] == pytest.approx({'accuracy': thresholded, 'accuracy_as_trained': as_trained})
+    zero = {name: np.abs(weight.numpy()) <= np.float32(0.1) for name, weight in net.weights.items()}
     shares = [mask.mean() for mask in zero.values()]
     assert figures['mean_of_five'] == pytest.approx(np.mean(shares))
     assert figures['mean_of_four'] == pytest.approx(np.mean(shares[:4]))
