@@ -82,12 +82,14 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
     if dataset == 'mnist_5k':
         return _mnist_5k()
     folder = pathlib.Path(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}').expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f'--data_dir={folder} is no folder.')
     _download_absent(folder, dataset)
     train = _read_pair(folder / TRAIN_IMAGES, folder / TRAIN_LABELS, dataset)
     test = _read_pair(folder / TEST_IMAGES, folder / TEST_LABELS, dataset)
-    if len(train.labels) <= VALIDATION_SIZE or not len(test.labels):
-        raise DataError(f'{folder}: {len(train.labels)} training and {len(test.labels)} test images are too few: the '
-                        f'first {VALIDATION_SIZE} training images are the validation set. Give another --data_dir.')
+    if len(train.labels) <= VALIDATION_SIZE or not train.images.size or not test.images.size:
+        raise DataError(f'{folder}: training images {train.images.shape} and test images {test.images.shape} are too '
+                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. Give another --data_dir.')
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f'{folder / TRAIN_IMAGES} and {folder / TEST_IMAGES} hold images of different sizes. '
                         'Give another --data_dir.')

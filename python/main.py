@@ -17,6 +17,8 @@ The file follows the paper: flags, layers, losses, sparsity, net, training, eval
 
 import copy
 import math
+import os
+import re
 import sys
 import time
 import zlib
@@ -31,52 +33,59 @@ FLAGS = flags.FLAGS
 
 # ---------------------------------------------------------------------------------------------------------- flags
 
-DATA, NET, SPARSITY, TRAINING, OUTPUT = FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
+FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
 
-flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.',
-                  module_name=DATA)
-flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when absent. '
-                    'None: a cache folder in your home.', module_name=DATA)
-flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', module_name=DATA)
 
-flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', module_name=NET)
-flags.DEFINE_float('dropout', 0.8, 'Probability of KEEPING an output of fc1 and fc2 in training.', module_name=NET)
+def define_flags():
+    """Defines the flags: in a function, so that a program with flags of its own can import this file."""
+    data, net, sparsity, training, output = ({'module_name': group} for group in FLAG_GROUPS)
+    define = flags.DEFINE_float
 
-flags.DEFINE_float('group_lasso', 0.001, 'lambda_g, the coefficient of the group lasso; 0 drops the term.',
-                   module_name=SPARSITY)
-flags.DEFINE_float('group_variance', 0.01, 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which '
-                   'leaves SSL. With both 0 the net is dense.', module_name=SPARSITY)
-flags.DEFINE_float('sparsity_threshold', 0.001, 'A weight of this magnitude or less counts as zero, in evaluation.',
-                   module_name=SPARSITY)
-flags.DEFINE_float('random_sparsity', 0.0, 'Share of the connections of the four hidden layers to switch off at random '
-                   'for good: with both coefficients 0, Sparsely Connected Nets.', module_name=SPARSITY)
+    flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.', **data)
+    flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when '
+                        'absent. None: a cache folder in your home.', **data)
+    flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', **data)
 
-flags.DEFINE_integer('max_steps', 100000, 'Steps to train.', lower_bound=0, module_name=TRAINING)
-flags.DEFINE_float('learning_rate', 0.0001, "Adam's learning rate.", module_name=TRAINING)
-flags.DEFINE_integer('batch_size', 100, 'Images a step.', lower_bound=1, module_name=TRAINING)
-flags.DEFINE_integer('seed', 0, 'Decides the initial weights, the order of the images, dropout and masks.',
-                     lower_bound=0, upper_bound=2**31 - 1, module_name=TRAINING)
+    flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', **net)
+    define('dropout', 0.8, 'Probability of KEEPING an output of fc1 and fc2 in training.', **net)
 
-flags.DEFINE_string('log_dir', None, "The run's folder. None: logs/<data set>-<hash of the settings> in the working "
-                    'directory.', module_name=OUTPUT, allow_override=True)  # absl.logging has a log_dir of its own
-flags.DEFINE_integer('eval_interval', 100, 'Steps between evaluations.', lower_bound=1, module_name=OUTPUT)
-flags.DEFINE_float('target_accuracy', None, 'Exit with status 1 if the accuracy on the whole test set, thresholded, '
-                   'ends below this share.', module_name=OUTPUT)
+    define('group_lasso', 0.001, 'lambda_g, the coefficient of the group lasso; 0 drops the term.', **sparsity)
+    define('group_variance', 0.01, 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which leaves '
+           'SSL. With both 0 the net is dense.', **sparsity)
+    define('sparsity_threshold', 0.001, 'A weight of this magnitude or less counts as zero, in evaluation.', **sparsity)
+    define('random_sparsity', 0.0, 'Share of the connections of the four hidden layers to switch off at random for '
+           'good: with both coefficients 0, Sparsely Connected Nets.', **sparsity)
 
-for _name, _valid, _bounds in (  # chained comparisons, because NaN passes absl's own bounds
-        ('dropout', lambda p: 0 < p <= 1, 'above 0 and at most 1'),
-        ('group_lasso', lambda c: 0 <= c < math.inf, 'finite and at least 0'),
-        ('group_variance', lambda c: 0 <= c < math.inf, 'finite and at least 0'),
-        ('sparsity_threshold', lambda t: 0 <= t < math.inf, 'finite and at least 0'),
-        ('random_sparsity', lambda s: 0 <= s < 1, 'at least 0 and below 1'),
-        ('learning_rate', lambda r: 0 < r < math.inf, 'finite and above 0'),
-        ('target_accuracy', lambda a: a is None or 0 <= a <= 1, 'from 0 to 1'),
-        ('widths', lambda w: len(w) == 4 and all(n.isdecimal() and int(n) > 0 for n in w),
-         'four whole numbers above 0, such as 64,128,512,256')):
-    flags.register_validator(_name, _valid, f'must be {_bounds}')
-flags.register_multi_flags_validator(
-    ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in f['widths'],
-    'one group has no variance: make every width at least 2, or give --group_variance=0')
+    flags.DEFINE_integer('max_steps', 100000, 'Steps to train.', lower_bound=0, upper_bound=10**9, **training)
+    define('learning_rate', 0.0001, "Adam's learning rate.", **training)
+    flags.DEFINE_integer('batch_size', 100, 'Images a step.', lower_bound=1, upper_bound=100000, **training)
+    flags.DEFINE_integer('seed', 0, 'Decides the initial weights, the order of the images, dropout, masks and '
+                         '--fake_data.', lower_bound=0, upper_bound=2**31 - 1, **training)
+
+    # absl.logging has a log_dir of its own.
+    flags.DEFINE_string('log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes the "
+                        'weights> in the working directory.', allow_override=True, **output)
+    flags.DEFINE_integer('eval_interval', 100, 'Steps between evaluations.', lower_bound=1, **output)
+    define('target_accuracy', None, 'Exit with status 1 if the accuracy on the whole test set, thresholded, ends below '
+           'this share.', **output)
+
+    largest = float(np.finfo(np.float32).max)
+    for name, valid, bounds in (  # chained comparisons, because NaN passes absl's own bounds
+            ('dropout', lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1'),
+            ('group_lasso', lambda c: 0 <= c < largest, 'finite and at least 0'),
+            ('group_variance', lambda c: 0 <= c < largest, 'finite and at least 0'),
+            ('sparsity_threshold', lambda t: 0 <= t < largest, 'finite and at least 0'),
+            ('random_sparsity', lambda s: 0 <= s < 1, 'at least 0 and below 1'),
+            ('learning_rate', lambda r: 0 < r < largest, 'finite and above 0'),
+            ('target_accuracy', lambda a: a is None or 0 <= a <= 1, 'from 0 to 1'),
+            ('data_dir', lambda d: d != '', 'the name of a folder'),
+            ('log_dir', lambda d: d != '', 'the name of a folder'),
+            ('widths', lambda w: len(w) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in w),
+             'four whole numbers from 1 to 999999, such as 64,128,512,256')):
+        flags.register_validator(name, valid, f'must be {bounds}')
+    flags.register_multi_flags_validator(
+        ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in f['widths'],
+        'one group has no variance: make every width at least 2, or give --group_variance=0')
 
 
 def parse_flags(argv):
@@ -164,8 +173,9 @@ class Layers(tf.Module):
         """Dropout by a mask that is a pure function of seed, layer and step; none in evaluation."""
         if not training_status:
             return x
-        seed = stream(self.seed, f'{layer_name}/dropout', self.step)
-        return tf.nn.experimental.stateless_dropout(x, rate=1 - self.keep_probability, seed=seed)
+        with tf.name_scope(f'{layer_name}/'):  # the slash: in the layer's own scope
+            seed = stream(self.seed, f'{layer_name}/dropout', self.step)
+            return tf.nn.experimental.stateless_dropout(x, rate=1 - self.keep_probability, seed=seed)
 
 
 def max_pool_2x2(x):
@@ -236,10 +246,16 @@ class GuidedSparsity(tf.keras.regularizers.Regularizer):
     """Both penalties as a Keras regularizer: Dense(64, kernel_regularizer=GuidedSparsity(0.001, 0.01)).
 
     Args:
-      group_lasso, group_variance: floats >= 0, the coefficients lambda_g and lambda_v. The defaults are the paper's.
+      group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's. A layer with
+        one output, or with equal ones as after a constant initializer, needs group_variance=0.
+
+    Raises:
+      ValueError: a coefficient is negative or not finite.
     """
 
     def __init__(self, group_lasso=0.001, group_variance=0.01):
+        if not (0 <= group_lasso < math.inf and 0 <= group_variance < math.inf):
+            raise ValueError(f'coefficients must be finite and at least 0: {group_lasso}, {group_variance}')
         self.group_lasso, self.group_variance = group_lasso, group_variance
 
     def __call__(self, x):
@@ -416,6 +432,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
     graphs = {name: measure.get_concrete_function(lenet, images[:1], labels[:1], training_status=name == 'train').graph
               for name in ('train', 'test')}
     run = report.Report(log_dir, data, settings, lenet, graphs)
+    train_steps(tf.constant(0))  # traces it, which no timing is to include
     step, steps_per_call = 0, 1
     while True:
         if step % eval_interval == 0:
@@ -440,8 +457,11 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
 
     figures, as_trained = {'step': step, **sparsity_figures(lenet)}, lenet.at_threshold(0.0)
     for part, dataset in (('test', data.test), ('validation', data.validation)):
-        figures[part] = {'accuracy': evaluate(lenet, *dataset)['accuracy'],
+        thresholded = evaluate(lenet, *dataset)
+        figures[part] = {'accuracy': thresholded['accuracy'], 'cross_entropy': thresholded['cross_entropy'],
                          'accuracy_as_trained': evaluate(as_trained, *dataset)['accuracy']}
+    if not math.isfinite(figures['test']['cross_entropy']):
+        raise report.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
     run.end(figures)
     return figures
 
@@ -482,8 +502,13 @@ def main(_):
         settings = {name: FLAGS[name].value for name in train.__kwdefaults__}  # each has a flag of its name
         settings['widths'] = [int(n) for n in FLAGS.widths]
         figures = train(mnist, FLAGS.log_dir, **settings)
-    except (input_data.DataError, report.RunError) as error:
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (input_data.DataError, report.RunError, OSError) as error:
         sys.exit(f'error: {error}')
+    except tf.errors.ResourceExhaustedError:
+        sys.exit('error: out of memory. Give smaller --widths or a smaller --batch_size.')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
@@ -494,4 +519,5 @@ def main(_):
 
 
 if __name__ == '__main__':
+    define_flags()
     app.run(main, flags_parser=parse_flags)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -88,7 +89,7 @@ class Report:
           RunError: the folder holds a run with other settings, or cannot be written.
         """
         run_identity = identity(data, settings)
-        self.folder = pathlib.Path(log_dir or default_log_dir(run_identity)).resolve()
+        self.folder = pathlib.Path(log_dir or default_log_dir(run_identity)).expanduser().resolve()
         self.facts = {
             'settings': {**settings, 'widths': list(settings['widths'])}, 'identity': run_identity,
             'data': {part: len(getattr(data, part).labels) for part in ('train', 'validation', 'test')},
@@ -113,25 +114,33 @@ class Report:
                                 trial_id=f'{self.folder.name}/{name}')
         self.started = time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
-        self.bar = tqdm(total=settings['max_steps'], unit='step', file=sys.stdout, disable=None, leave=False)
+        self.bar = tqdm(total=settings['max_steps'], file=sys.stdout, disable=None, leave=False,
+                        bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
 
     def _claim_folder(self):
-        """Writes settings.json, unless the folder belongs to a run with other settings."""
-        path = self.folder / 'settings.json'
+        """Writes settings.json, unless what is in the folder would suffer from this run."""
+        settings, results = self.folder / 'settings.json', self.folder / 'results.json'
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                theirs, ours = json.loads(path.read_text())['identity'], self.facts['identity']
+            if settings.exists():
+                theirs, ours = json.loads(settings.read_text())['identity'], self.facts['identity']
                 differ = [f'{name} ({theirs.get(name)} there, {ours.get(name)} here)'
                           for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
                 if differ:
                     raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
                                    'Give another --log_dir.')
-            _write_json(path, self.facts)
+                steps = json.loads(results.read_text())['results']['step'] if results.exists() else 0
+                if steps > self.facts['settings']['max_steps']:
+                    raise RunError(f'--log_dir={self.folder} holds this run with {steps} steps. Give another --log_dir, '
+                                   f'or a --max_steps of at least {steps}.')
+            elif strangers := [name for name in ('results.json', 'train', 'test') if (self.folder / name).exists()]:
+                raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
+                               'program. Give another --log_dir.')
+            _write_json(settings, self.facts)
         except OSError as error:
             raise RunError(f'--log_dir={self.folder} cannot be used ({error}). Give another --log_dir.') from error
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise RunError(f'{path} is not the settings of a run. Give another --log_dir.') from error
+            raise RunError(f'{settings} or {results} is not what a run wrote. Give another --log_dir.') from error
 
     def evaluation(self, step, train, test, penalties, sparsity, norms):
         """Shows one periodic evaluation: one line on the terminal, and everything in TensorBoard.
@@ -189,7 +198,8 @@ class Report:
         for part in ('test', 'validation'):
             print(f'{part:10}  {self.facts["data"][part]:6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
-        minutes = (time.perf_counter() - self.started) / 60
-        _write_json(self.folder / 'results.json', {**self.facts, 'results': figures, 'minutes': round(minutes, 2)})
-        print(f'{figures["step"]:,} steps in {minutes:.1f} minutes; all figures: {self.folder / "results.json"}; '
-              f'curves: tensorboard --logdir={self.folder}')
+        seconds = time.perf_counter() - self.started
+        _write_json(self.folder / 'results.json', {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
+        print(f'\n{figures["step"]:,} steps in {datetime.timedelta(seconds=round(seconds))}')
+        print(f'figures: {self.folder / "results.json"}')
+        print(f'curves:  tensorboard --logdir={shlex.quote(str(self.folder))}')

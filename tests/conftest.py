@@ -12,6 +12,7 @@ import main  # after the path is set
 from absl import app
 from absl.testing import flagsaver
 
+main.define_flags()
 app.define_help_flags()
 
 

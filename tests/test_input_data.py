@@ -91,7 +91,8 @@ def test_a_broken_file_is_named_and_kept(folder, contents, name, damage, words):
     ({TEST_IMAGES: np.zeros((30, 28, 27))}, [TRAIN_IMAGES, TEST_IMAGES], 'different sizes'),
     ({TRAIN_IMAGES: np.zeros((5000, 2, 2)), TRAIN_LABELS: np.zeros(5000)}, [], 'too few'),
     ({TEST_IMAGES: np.zeros((0, 28, 28)), TEST_LABELS: np.zeros(0)}, [], 'too few'),
-], ids=['train counts', 'test counts', 'label', 'image sizes', 'no training set', 'no test set'])
+    ({TRAIN_IMAGES: np.zeros((5020, 0, 28)), TEST_IMAGES: np.zeros((30, 0, 28))}, [], 'too few'),
+], ids=['train counts', 'test counts', 'label', 'image sizes', 'no training set', 'no test set', 'no pixels'])
 def test_files_that_do_not_fit_together(folder, change, named, words):
     for name, array in change.items():
         broken(folder, name, idx(array))
@@ -219,6 +220,12 @@ def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     with pytest.raises(input_data.DataError, match='cannot be written') as error:
         input_data.read_data_sets(tmp_path / 'file' / 'folder')
     assert str(tmp_path / 'file') in str(error.value)
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(input_data.DataError, match='--data_dir=.*file is no folder'):
+        input_data.read_data_sets(tmp_path / 'file')
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(server, tmp_path, monkeypatch):

@@ -148,3 +148,9 @@ def test_regularizer_drops_terms_with_zero_coefficients():
     assert main.GuidedSparsity(0.0, 0.0)(kernel) == 0
     np.testing.assert_allclose(main.GuidedSparsity(1.0, 0.0)(kernel), 6)
     assert main.GuidedSparsity().get_config() == {'group_lasso': 0.001, 'group_variance': 0.01}
+
+
+@pytest.mark.parametrize('coefficients', [(-1, 0), (0, -1), (float('nan'), 0), (0, float('inf'))])
+def test_regularizer_refuses_bad_coefficients(coefficients):
+    with pytest.raises(ValueError, match='finite and at least 0'):
+        main.GuidedSparsity(*coefficients)

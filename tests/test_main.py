@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -39,9 +40,14 @@ def working_directory(tmp_path, monkeypatch):
     ('--random_sparsity=1', 'at least 0 and below 1'), ('--random_sparsity=nan', 'at least 0 and below 1'),
     ('--target_accuracy=95', 'from 0 to 1'), ('--target_accuracy=nan', 'from 0 to 1'),
     ('--widths=64,128,512', 'four whole numbers'), ('--widths=64,128,512,0', 'four whole numbers'),
-    ('--widths=64,128,512,x', 'four whole numbers'), ('--widths=1,2,3,4', 'one group has no variance'),
-    ('--max_steps=-1', '-1 is not a non-negative integer'), ('--max_steps=many', 'max_steps'),
-    ('--batch_size=0', '0 is not a positive integer'), ('--eval_interval=0', '0 is not a positive integer'),
+    ('--widths=64,128,512,x', 'four whole numbers'),
+    ('--widths=01,2,3,4', 'four whole numbers'), ('--widths=', 'four whole numbers'),
+    ('--widths=2,2,2,1000000', 'four whole numbers'), ('--learning_rate=1e39', 'finite and above 0'),
+    ('--dropout=1e-320', 'above 0 and at most 1'), ('--data_dir=', 'the name of a folder'),
+    ('--log_dir=', 'the name of a folder'), ('--max_steps=1000000001', 'max_steps'),
+    ('--batch_size=100001', 'batch_size'), ('--widths=1,2,3,4', 'one group has no variance'),
+    ('--max_steps=-1', '-1 is not an integer in the range'), ('--max_steps=many', 'max_steps'),
+    ('--batch_size=0', '0 is not an integer in the range'), ('--eval_interval=0', '0 is not a positive integer'),
     ('--seed=-1', 'seed'), ('--seed=2147483648', 'seed'), ('--dataset=cifar10', 'dataset'),
     ('--drop_out=0.5', "Unknown command line flag 'drop_out'"), ('100', 'unexpected argument'),
 ])
@@ -106,9 +112,9 @@ def test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_e
 
     run_main(*SMALL)
     first = folders()
-    for argument in ('--max_steps=3', '--eval_interval=3', '--sparsity_threshold=0.01', '--target_accuracy=0',
+    for argument in ('--max_steps=5', '--eval_interval=3', '--sparsity_threshold=0.01', '--target_accuracy=0',
                      '--widths=3, 4,6,5'):
-        assert run_main(*SMALL, argument) == 0
+        assert run_main(*SMALL, '--max_steps=5', argument) == 0
     assert folders() == first
     for number, argument in enumerate(('--seed=1', '--batch_size=99', '--group_lasso=0', '--group_variance=0.1',
                                        '--learning_rate=0.1', '--dropout=1', '--widths=3,4,6,4',
@@ -135,9 +141,31 @@ def test_a_folder_with_other_files_keeps_them(run_main, tmp_path):
 @pytest.mark.parametrize('content', ['', '[]', '{"settings": 1}', '{"identity": 1}'])
 def test_a_settings_file_of_somebody_else_is_not_overwritten(run_main, tmp_path, content):
     (tmp_path / 'settings.json').write_text(content)
-    with pytest.raises(SystemExit, match='settings.json is not the settings of a run'):
+    with pytest.raises(SystemExit, match='settings.json.* is not what a run wrote'):
         run_main(*SMALL, f'--log_dir={tmp_path}')
     assert (tmp_path / 'settings.json').read_text() == content
+
+
+@pytest.mark.parametrize('name', ['results.json', 'train', 'test'])
+def test_what_somebody_else_named_like_ours_is_not_touched(run_main, tmp_path, name):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(SystemExit, match=f'holds {name}, but not of a run of this program'):
+        run_main(*SMALL, f'--log_dir={tmp_path}')
+    assert (tmp_path / name).read_text() == 'mine' and os.listdir(tmp_path) == [name]
+
+
+def test_a_shorter_run_does_not_replace_the_results_of_a_longer_one(run_main):
+    run_main(*SMALL, '--log_dir=run')
+    before = pathlib.Path('run/results.json').read_text()
+    with pytest.raises(SystemExit, match='holds this run with 4 steps.*a --max_steps of at least 4'):
+        run_main(*SMALL, '--log_dir=run', '--max_steps=3')
+    assert pathlib.Path('run/results.json').read_text() == before
+
+
+def test_the_home_is_understood(run_main, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    assert run_main(*SMALL, '--log_dir=~/run') == 0
+    assert (tmp_path / 'home' / 'run' / 'results.json').exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
@@ -149,6 +177,17 @@ def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
 def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):
     with pytest.raises(SystemExit, match='error: the loss became (nan|inf)'):
         run_main(*SMALL, '--group_variance=3e38', '--max_steps=30')
+
+
+def test_weights_that_are_no_longer_finite_are_no_result(run_main):
+    with pytest.raises(SystemExit, match='error: the weights are no longer finite. Try a smaller --learning_rate'):
+        run_main(*SMALL, '--max_steps=1', '--learning_rate=3e38')
+    assert not list(pathlib.Path('logs').glob('*/results.json'))
+
+
+def test_out_of_memory_costs_one_line(run_main):
+    with pytest.raises(SystemExit, match='error: out of memory. Give smaller --widths'):
+        run_main('--fake_data', '--widths=2,999999,999999,2', '--max_steps=1')
 
 
 @pytest.mark.parametrize('accuracy, other, passes', [(0.5, 0.9, False), (0.6, 0.1, True), (0.9, 0.1, True)])
@@ -176,6 +215,9 @@ def test_the_script_in_a_process_of_its_own(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ''  # TensorFlow's start-up noise stays off the screen
     assert (tmp_path / 'run' / 'results.json').exists()
+    closed = subprocess.run(f'{shlex.join([*command, "--seed=1", "--log_dir=other"])} | head -n 1; exit ${{PIPESTATUS[0]}}',
+                            shell=True, executable='/bin/bash', capture_output=True, text=True, timeout=120)
+    assert closed.returncode == 1 and closed.stderr == '' and closed.stdout.startswith('settings: ')
     failed = subprocess.run([*command, '--target_accuracy=1'], capture_output=True, text=True, timeout=120)
     assert failed.returncode == 1
     assert failed.stderr.startswith('error: test accuracy') and failed.stderr.count('\n') == 1
