@@ -3,8 +3,10 @@
 import inspect
 import re
 import shlex
+import sys
 import textwrap
 
+import numpy as np
 import pytest
 
 import main
@@ -27,6 +29,18 @@ def test_every_flag_is_there_and_no_other():
 def test_the_commands_parse(run_main, monkeypatch, command):
     monkeypatch.setattr(main, 'main', lambda _: 0)
     assert run_main(*shlex.split(command.split('main.py', 1)[1])) == 0
+
+
+def test_the_example_for_your_own_model_trains(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr('sys.path', list(sys.path))
+    start = README.index('.. code-block:: python', README.index('In your own model\n'))
+    example = re.match(r'.*\n\n((?:    .*\n|\n)+)', README[start:])[1]
+    names = {}
+    exec(textwrap.dedent(example), names)
+    names['model'].compile('adam', 'mse')
+    history = names['model'].fit(np.ones((32, 20)), np.ones((32, 10)), epochs=3, verbose=0).history['loss']
+    assert history[-1] < history[0]
 
 
 @pytest.mark.parametrize('file', ['.ci/run', '.travis.yml'])
