@@ -23,9 +23,10 @@ import sys
 import time
 import zlib
 
-import input_data
 import report  # before TensorFlow, whose start-up noise it keeps off the screen
-from absl import app, flags
+import checkpoints
+import input_data
+from absl import app, flags, logging
 import numpy as np
 import tensorflow as tf
 
@@ -66,6 +67,7 @@ def define_flags():
     flags.DEFINE_string('log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes the "
                         'weights> in the working directory.', allow_override=True, **output)
     flags.DEFINE_integer('eval_interval', 100, 'Steps between evaluations.', lower_bound=1, **output)
+    flags.DEFINE_integer('checkpoint_interval', 250, 'Steps between checkpoints.', lower_bound=1, **output)
     define('target_accuracy', None, 'Exit with status 1 if the accuracy on the whole test set, thresholded, ends below '
            'this share.', **output)
 
@@ -366,15 +368,10 @@ class LeNet(Layers):
 # ------------------------------------------------------------------------------------------------------- training
 
 def batch(images, labels, step, batch_size, seed):
-    """The images and labels of one step: a permutation per epoch; a batch may run across the end of an epoch.
+    """The images and labels of one step (int64 scalar), a pure function of (seed, step).
 
-    Args:
-      images, labels: tensors of the whole training set.
-      step: int64 scalar.
-      batch_size, seed: ints.
-
-    Returns:
-      (images, labels) of the step, a pure function of (seed, step).
+    Each epoch takes the training set, all of `images` and `labels`, in an order of its own; a batch may run across the
+    end of an epoch.
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     size = tf.shape(labels, tf.int64)[0]
@@ -387,82 +384,118 @@ def batch(images, labels, step, batch_size, seed):
 
 
 def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
-    """One step of the optimizer on one batch; returns the loss before it."""
+    """One step of the optimizer on one batch.
+
+    Returns:
+      bool scalar: whether the loss and its gradient were finite. If not, nothing was changed.
+    """
     with tf.GradientTape() as tape:
         logits = lenet.net(images, training_status=True)
         terms = penalties(lenet.regularised(), lambda_g, lambda_v)
         loss = tf.add_n([cross_entropy(logits, labels), *terms.values()])
     variables = lenet.trainable_variables
-    optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
-    lenet.step.assign_add(1)
-    return loss
+    gradients = tape.gradient(loss, variables)
+    finite = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(t) for t in (loss, *gradients)]))
+    if finite:
+        optimizer.apply_gradients(zip(gradients, variables))
+        lenet.step.assign_add(1)
+    return finite
+
+
+def explain(lenet, images, labels, lambda_g, lambda_v):
+    """Names what is not finite in this step, a term of the loss or its gradient, and says what to do."""
+    def broken(term):
+        with tf.GradientTape() as tape:
+            value = term()
+        gradients = tape.gradient(value, lenet.trainable_variables)
+        return not all(np.isfinite(t).all() for t in (value, *gradients) if t is not None)
+
+    if broken(lambda: tf.add_n([tf.reduce_sum(v) for v in lenet.trainable_variables])):
+        return 'the weights. Try a smaller --learning_rate.'
+    for name in REGULARISED:
+        weights = [lenet.weights[name]]
+        if lambda_v and broken(lambda: lambda_v * group_variance(weights)):
+            return (f'the group variance of {name}: its groups have become equal. Try a smaller --group_lasso, '
+                    '--random_sparsity or --learning_rate, or --group_variance=0.')
+        if lambda_g and broken(lambda: lambda_g * group_lasso(weights)):
+            return f'the group lasso of {name}. Try a smaller --group_lasso or --learning_rate.'
+    return 'the cross-entropy. Try a smaller --learning_rate.'
 
 
 def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
           group_lasso=0.001, group_variance=0.01, random_sparsity=0.0, widths=(64, 128, 512, 256), batch_size=100,
-          seed=0, eval_interval=100):
-    """Trains the net, evaluates while it trains and at the end, and writes all of it into the run's folder.
+          seed=0, eval_interval=100, checkpoint_interval=250):
+    """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
       data: input_data.DataSets.
-      log_dir: the run's folder; None: report.default_log_dir.
+      log_dir: the run's folder; None: checkpoints.default_log_dir.
       The others are the flags of the same names.
 
     Returns:
       Dict of the final figures, as in results.json.
 
     Raises:
-      report.RunError: the folder cannot be used, or the loss is no longer finite.
+      checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
+      checkpoints.Interrupted: by SIGINT or SIGTERM, after a checkpoint.
     """
     settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
-    tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too
     lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
     optimizer = tf.keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # TensorFlow 1's epsilon
     optimizer.build(lenet.trainable_variables)
     images, labels = map(tf.constant, data.train)
 
+    def next_batch():
+        return batch(images, labels, lenet.step, batch_size, seed)
+
     @tf.function
     def train_steps(count):
-        loss = tf.constant(0.0)
+        finite = True
         for _ in tf.range(count):
-            x, y = batch(images, labels, lenet.step, batch_size, seed)
-            loss = training_step(lenet, optimizer, x, y, group_lasso, group_variance)
-        return loss
+            finite = training_step(lenet, optimizer, *next_batch(), group_lasso, group_variance)
+            if not finite:
+                break
+        return finite
 
-    graphs = {name: measure.get_concrete_function(lenet, images[:1], labels[:1], training_status=name == 'train').graph
-              for name in ('train', 'test')}
-    run = report.Report(log_dir, data, settings, lenet, graphs)
-    train_steps(tf.constant(0))  # traces it, which no timing is to include
-    step, steps_per_call = 0, 1
-    while True:
-        if step % eval_interval == 0:
-            next_batch = batch(images, labels, lenet.step, batch_size, seed)
-            run.evaluation(step, train=measure(lenet, *next_batch, training_status=True),
-                           test=evaluate(lenet, *next_images(data.test, step // eval_interval)),
-                           penalties=penalties(lenet.regularised(), group_lasso, group_variance),
-                           sparsity=sparsity_figures(lenet),
-                           norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
-        if step == max_steps:
-            break
-        count = min(steps_per_call, eval_interval - step % eval_interval, max_steps - step)
-        started = time.perf_counter()
-        loss = float(train_steps(tf.constant(count)))
-        seconds = time.perf_counter() - started
-        if not math.isfinite(loss):
-            raise report.RunError(f'the loss became {loss} between steps {step} and {step + count}. If the groups of a '
-                                  'layer have become equal, try a smaller --group_lasso or --learning_rate.')
-        step += count
-        steps_per_call = max(1, int(count / seconds))  # about a second's worth, whatever the machine
-        run.progress(count, seconds)
+    with checkpoints.Run(log_dir, data, settings, {'versions': report.versions()}) as run:
+        step, steps_per_call = run.restore(net=lenet, optimizer=optimizer), 1
+        if step > max_steps:
+            raise checkpoints.RunError(f'{run.folder} holds this run at step {step}. Give a --max_steps of at least that.')
+        # Traced here once for any number of images, and train_steps too, so that no timing includes that.
+        specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in (images, labels)]
+        graphs = {name: measure.get_concrete_function(lenet, *specs, training_status=name == 'train').graph
+                  for name in ('train', 'test')}
+        train_steps(tf.constant(0))
+        show = report.Report(run.folder, run.facts, data, lenet, graphs, step)
+        while True:
+            if step % eval_interval == 0:
+                show.evaluation(step, train=measure(lenet, *next_batch(), training_status=True),
+                                test=evaluate(lenet, *next_images(data.test, step // eval_interval)),
+                                penalties=penalties(lenet.regularised(), group_lasso, group_variance),
+                                sparsity=sparsity_figures(lenet),
+                                norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
+            if step == max_steps:
+                break
+            count = min(steps_per_call, max_steps - step, eval_interval - step % eval_interval,
+                        checkpoint_interval - step % checkpoint_interval)
+            started = time.perf_counter()
+            finite = bool(train_steps(tf.constant(count)))
+            seconds = time.perf_counter() - started
+            if not finite:
+                raise checkpoints.RunError(f'at step {int(lenet.step)} this is no longer finite: '
+                                           + explain(lenet, *next_batch(), group_lasso, group_variance))
+            step += count
+            steps_per_call = max(1, int(count / seconds))  # about a second's worth, so that signals need not wait
+            show.progress(count, seconds)
+            if run.signal or step % checkpoint_interval == 0 or step == max_steps:
+                run.save(step)
+            if run.signal:
+                raise checkpoints.Interrupted(run.signal, step)
 
-    figures, as_trained = {'step': step, **sparsity_figures(lenet)}, lenet.at_threshold(0.0)
-    for part, dataset in (('test', data.test), ('validation', data.validation)):
-        thresholded = evaluate(lenet, *dataset)
-        figures[part] = {'accuracy': thresholded['accuracy'], 'cross_entropy': thresholded['cross_entropy'],
-                         'accuracy_as_trained': evaluate(as_trained, *dataset)['accuracy']}
-    if not math.isfinite(figures['test']['cross_entropy']):
-        raise report.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
-    run.end(figures)
+        figures = {'step': step, **sparsity_figures(lenet), **accuracies(lenet, data)}
+        if not math.isfinite(figures['test']['cross_entropy']):
+            raise checkpoints.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
+        show.end(figures)
     return figures
 
 
@@ -492,9 +525,21 @@ def evaluate(lenet, images, labels, batch_size=500):
     return tf.nest.map_structure(lambda *values: float(np.average(values, weights=sizes)), *figures)
 
 
+def accuracies(lenet, data):
+    """Accuracy on all images of the test and the validation set, thresholded and as trained."""
+    figures, as_trained = {}, lenet.at_threshold(0.0)
+    for part, dataset in (('test', data.test), ('validation', data.validation)):
+        thresholded = evaluate(lenet, *dataset)
+        figures[part] = {'accuracy': thresholded['accuracy'], 'cross_entropy': thresholded['cross_entropy'],
+                         'accuracy_as_trained': evaluate(as_trained, *dataset)['accuracy']}
+    return figures
+
+
 # ----------------------------------------------------------------------------------------------------------- main
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
+    tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too; for the whole process, so here
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
     try:
         mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data, dataset=FLAGS.dataset,
@@ -505,13 +550,15 @@ def main(_):
     except BrokenPipeError:  # whoever read the output, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (input_data.DataError, report.RunError, OSError) as error:
+    except checkpoints.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.status
+    except (input_data.DataError, checkpoints.RunError, OSError) as error:
         sys.exit(f'error: {error}')
     except tf.errors.ResourceExhaustedError:
         sys.exit('error: out of memory. Give smaller --widths or a smaller --batch_size.')
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        return 130
+    except KeyboardInterrupt:  # before the training
+        sys.exit(130)
     accuracy = figures['test']['accuracy']
     if FLAGS.target_accuracy is not None and accuracy < FLAGS.target_accuracy:
         sys.exit(f'error: test accuracy {accuracy:.4f} is below --target_accuracy={FLAGS.target_accuracy}')

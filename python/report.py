@@ -1,10 +1,7 @@
 """What a run shows: terminal, TensorBoard, settings.json and results.json. Import it before TensorFlow."""
 
 import datetime
-import hashlib
-import json
 import os
-import pathlib
 import platform
 import re
 import shlex
@@ -37,110 +34,66 @@ def _import_tensorflow():
 
 
 tf = _import_tensorflow()
+import checkpoints
 import numpy as np
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
 
-# Settings that change no weight: the same run may be given others.
-NOT_IDENTIFYING = ('max_steps', 'eval_interval', 'sparsity_threshold')
+def versions():
+    """The versions on which a run's last bits depend."""
+    return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__}
 
 
-class RunError(Exception):
-    """A run that cannot start or go on; the message says why and what to do."""
-
-
-def identity(data, settings):
-    """Whatever changes the weights, as a dict of plain values: settings, and the data by their content."""
-    content = hashlib.sha256()
-    for array in data.train:
-        content.update(np.ascontiguousarray(array))
-    numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
-               for name, value in settings.items() if name not in NOT_IDENTIFYING}
-    return {'dataset': data.name, 'train_sha256': content.hexdigest(), **numbers}
-
-
-def default_log_dir(run_identity):
-    """logs/<data set>-<short hash of the identity>, in the working directory."""
-    digest = hashlib.sha256(json.dumps(run_identity, sort_keys=True).encode()).hexdigest()
-    return pathlib.Path('logs', f'{run_identity["dataset"]}-{digest[:8]}')
-
-
-def _write_json(path, content):
-    """Replaces the file in one move, so that it is never half a file."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(part, path)
+def _start_session(folder, step):
+    """Has TensorBoard forget what an earlier process showed from `step` on: tf.summary cannot say so itself."""
+    start = event_pb2.Event(wall_time=time.time(), step=step,
+                            session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+    folder.mkdir(exist_ok=True)
+    # TensorBoard reads files by name: this one comes after those of earlier seconds and before the writer's.
+    with tf.io.TFRecordWriter(str(folder / f'events.out.tfevents.{int(time.time())}')) as file:
+        file.write(event_pb2.Event(wall_time=time.time(), file_version='brain.Event:2').SerializeToString())
+        file.write(start.SerializeToString())
 
 
 class Report:
     """Shows one run, from its settings to its final figures."""
 
-    def __init__(self, log_dir, data, settings, lenet, graphs):
-        """Prints the settings and opens the run's folder.
+    def __init__(self, folder, facts, data, lenet, graphs, step):
+        """Prints the settings and opens TensorBoard's files.
 
         Args:
-          log_dir: path of the folder, or None for `default_log_dir`.
+          folder: pathlib.Path of the run's folder.
+          facts: dict of dicts, the content of settings.json.
           data: input_data.DataSets.
-          settings: dict from the flags' names to their values.
           lenet: the net, for its weights' shapes.
           graphs: dict from `train` and `test` to the tf.Graph of the forward pass in training and in evaluation.
-
-        Raises:
-          RunError: the folder holds a run with other settings, or cannot be written.
+          step: int, where the run starts or continues.
         """
-        run_identity = identity(data, settings)
-        self.folder = pathlib.Path(log_dir or default_log_dir(run_identity)).expanduser().resolve()
-        self.facts = {
-            'settings': {**settings, 'widths': list(settings['widths'])}, 'identity': run_identity,
-            'data': {part: len(getattr(data, part).labels) for part in ('train', 'validation', 'test')},
-            'versions': {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__},
-            'devices': [device.name for device in tf.config.list_logical_devices()]}
-        self._claim_folder()
-        weights = sum(w.shape.num_elements() for w in lenet.weights.values())
-        biases = sum(b.shape.num_elements() for b in lenet.biases.values())
-        for title, facts in self.facts.items():
-            if title != 'identity':
-                shown = facts if isinstance(facts, list) else [f'{name} {value}' for name, value in facts.items()]
-                print(f'{title}: {data.name + ", " if title == "data" else ""}{", ".join(shown)}')
-        print(f'parameters: {weights:,} weights, {biases:,} biases')
-        print(f'folder: {self.folder}')
-        self.writers = {name: tf.summary.create_file_writer(str(self.folder / name)) for name in graphs}
-        for name, writer in self.writers.items():
-            with writer.as_default(step=0):
-                tf.summary.graph(graphs[name])
-                tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
-                # A trial of its own for each writer, or TensorBoard shows the mean of their accuracies.
-                hparams.hparams({'dataset': data.name, **settings, 'widths': str(settings['widths'])},
-                                trial_id=f'{self.folder.name}/{name}')
+        self.folder, self.facts, self.data, settings = folder, facts, data, facts['settings']
+        for title in ('settings', 'versions'):
+            print(f'{title}: {", ".join(f"{name} {value}" for name, value in facts[title].items())}')
+        print(f'devices: {", ".join(device.name for device in tf.config.list_logical_devices())}')
+        print(f'data: {data.name}, {len(data.train.labels):,} images to train, {len(data.validation.labels):,} to '
+              f'validate, {len(data.test.labels):,} to test, each {"x".join(map(str, data.train.images.shape[1:]))}')
+        print(f'parameters: {sum(w.shape.num_elements() for w in lenet.weights.values()):,} weights, '
+              f'{sum(b.shape.num_elements() for b in lenet.biases.values()):,} biases')
+        print(f'folder: {folder}' + (f', continued from step {step:,}' if step else ''))
+        self.writers = {}
+        for name, graph in graphs.items():
+            _start_session(folder / name, step)
+            self.writers[name] = tf.summary.create_file_writer(str(folder / name))
+            with self.writers[name].as_default(step=0):
+                if step == 0:
+                    tf.summary.graph(graph)
+                    tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
+                    # A trial of its own for each writer, or TensorBoard shows the mean of their accuracies.
+                    hparams.hparams({'dataset': data.name, **settings, 'widths': str(settings['widths'])},
+                                    trial_id=f'{folder.name}/{name}')
         self.started = time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
-        self.bar = tqdm(total=settings['max_steps'], file=sys.stdout, disable=None, leave=False,
+        self.bar = tqdm(total=settings['max_steps'], initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
-
-    def _claim_folder(self):
-        """Writes settings.json, unless what is in the folder would suffer from this run."""
-        settings, results = self.folder / 'settings.json', self.folder / 'results.json'
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if settings.exists():
-                theirs, ours = json.loads(settings.read_text())['identity'], self.facts['identity']
-                differ = [f'{name} ({theirs.get(name)} there, {ours.get(name)} here)'
-                          for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
-                if differ:
-                    raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
-                                   'Give another --log_dir.')
-                steps = json.loads(results.read_text())['results']['step'] if results.exists() else 0
-                if steps > self.facts['settings']['max_steps']:
-                    raise RunError(f'--log_dir={self.folder} holds this run with {steps} steps. Give another --log_dir, '
-                                   f'or a --max_steps of at least {steps}.')
-            elif strangers := [name for name in ('results.json', 'train', 'test') if (self.folder / name).exists()]:
-                raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
-                               'program. Give another --log_dir.')
-            _write_json(settings, self.facts)
-        except OSError as error:
-            raise RunError(f'--log_dir={self.folder} cannot be used ({error}). Give another --log_dir.') from error
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise RunError(f'{settings} or {results} is not what a run wrote. Give another --log_dir.') from error
 
     def evaluation(self, step, train, test, penalties, sparsity, norms):
         """Shows one periodic evaluation: one line on the terminal, and everything in TensorBoard.
@@ -196,10 +149,10 @@ class Report:
         print(f'weights left: {figures["weights_left"]:,} of {figures["weights"]:,}\n')
         print(f'{"accuracy":10}  {"images":>6}  {"thresholded":>11}  {"as trained":>10}')
         for part in ('test', 'validation'):
-            print(f'{part:10}  {self.facts["data"][part]:6,d}  {figures[part]["accuracy"]:11.2%}  '
+            print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
         seconds = time.perf_counter() - self.started
-        _write_json(self.folder / 'results.json', {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
+        checkpoints.write_json(self.folder / 'results.json', {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
         print(f'\n{figures["step"]:,} steps in {datetime.timedelta(seconds=round(seconds))}')
         print(f'figures: {self.folder / "results.json"}')
         print(f'curves:  tensorboard --logdir={shlex.quote(str(self.folder))}')

@@ -16,7 +16,13 @@ main.define_flags()
 app.define_help_flags()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def seeded():
+    """main() makes the process deterministic, after which Keras's initializers ask for a seed."""
+    main.tf.random.set_seed(0)
+
+
+@pytest.fixture(scope='session')
 def run_main():
     """Runs main.py's command line in this process: run_main('--flag=value', ...) -> status."""
     def run(*arguments):
@@ -31,9 +37,9 @@ def train(tmp_path, monkeypatch):
     nets = []
 
     class Report(main.report.Report):
-        def __init__(self, log_dir, data, settings, lenet, graphs):
+        def __init__(self, folder, facts, data, lenet, graphs, step):
             nets.append(lenet)
-            super().__init__(log_dir, data, settings, lenet, graphs)
+            super().__init__(folder, facts, data, lenet, graphs, step)
 
     monkeypatch.setattr(main.report, 'Report', Report)
     return lambda data, **settings: (main.train(data, tmp_path / str(len(nets)), **settings), nets[-1])

@@ -1,0 +1,160 @@
+"""What keeps a run alive: its folder, with its settings and a lock; its checkpoints; and signals."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+# Settings that change no weight: the same run may be given others.
+NOT_IDENTIFYING = ('max_steps', 'eval_interval', 'checkpoint_interval', 'sparsity_threshold')
+
+
+class RunError(Exception):
+    """A run that cannot start or go on; the message says why and what to do."""
+
+
+class Interrupted(Exception):
+    """A signal has ended the run, after a checkpoint; `status` is the exit status that a shell expects."""
+
+    def __init__(self, number, step):
+        super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: '
+                         'the same command continues from there.')
+        self.status = 128 + number
+
+
+def identity(data, settings):
+    """Whatever changes the weights, as a dict of plain values: settings, and the data by their content."""
+    content = hashlib.sha256()
+    for array in data.train:
+        content.update(np.ascontiguousarray(array))
+    numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
+               for name, value in settings.items() if name not in NOT_IDENTIFYING}
+    return {'dataset': data.name, 'train_sha256': content.hexdigest(), **numbers}
+
+
+def default_log_dir(run_identity):
+    """logs/<data set>-<short hash of the identity>, in the working directory."""
+    digest = hashlib.sha256(json.dumps(run_identity, sort_keys=True).encode()).hexdigest()
+    return pathlib.Path('logs', f'{run_identity["dataset"]}-{digest[:8]}')
+
+
+def write_json(path, content):
+    """Replaces the file in one move, so that it is never half a file."""
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part.write_text(json.dumps(content, indent=2) + '\n')
+    os.replace(part, path)
+
+
+class Run:
+    """A context manager that holds a run's folder against other processes, and takes SIGINT and SIGTERM as requests.
+
+    Attributes:
+      folder: pathlib.Path, absolute.
+      facts: dict, the content of settings.json.
+      signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
+    """
+
+    def __init__(self, log_dir, data, settings, facts):
+        """Names the folder; nothing is touched before the context is entered.
+
+        Args:
+          log_dir: path of the folder, or None for `default_log_dir`.
+          data: input_data.DataSets.
+          settings: dict from the flags' names to their values.
+          facts: dict of whatever else is to stand in settings.json.
+        """
+        run_identity = identity(data, settings)
+        self.folder = pathlib.Path(log_dir or default_log_dir(run_identity)).expanduser().resolve()
+        self.facts = {'settings': settings, 'identity': run_identity, **facts}
+        self.signal = 0
+
+    def __enter__(self):
+        """Raises RunError if the folder is in use, holds another run or others' files of our names, or is read-only."""
+        with contextlib.ExitStack() as undo:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = os.open(self.folder, os.O_RDONLY)
+                undo.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process, however that dies
+                self._compare_settings()
+                write_json(self.folder / 'settings.json', self.facts)
+            except BlockingIOError as error:
+                raise RunError(f'--log_dir={self.folder} is in use by another run. Give another.') from error
+            except OSError as error:
+                raise RunError(f'--log_dir={self.folder} cannot be used ({error}). Give another.') from error
+            if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    undo.callback(signal.signal, number, signal.signal(number, self._receive))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._undo.close()
+
+    def _receive(self, number, _):
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def _compare_settings(self):
+        """Raises RunError unless the folder holds this run or nothing that has the name of a run's files."""
+        path, ours = self.folder / 'settings.json', self.facts['identity']
+        if not path.exists():
+            names = ('results.json', 'train', 'test', 'checkpoints')
+            if strangers := [name for name in names if (self.folder / name).exists()]:
+                raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
+                               'program. Give another --log_dir.')
+            return
+        try:
+            theirs = dict(json.loads(path.read_text())['identity'])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
+        differ = [f'{name} ({theirs.get(name)} there, {ours.get(name)} here)'
+                  for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+        if differ:
+            raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
+                           'Give another --log_dir.')
+
+    def restore(self, **objects):
+        """Continues from the newest checkpoint that loads; a new run gets its first one.
+
+        Args:
+          objects: what checkpoints hold, by name: tf.Modules, optimizers.
+
+        Returns:
+          int, the step of the checkpoint; 0 in a new folder.
+
+        Raises:
+          RunError: there are checkpoints, and none can be read, or a new one cannot be written.
+        """
+        folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
+        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=3, checkpoint_name='step')
+        # By the files themselves: CheckpointManager knows none if its own state file is gone.
+        found = {int(match[1]) for path in folder.glob('step-*') if (match := re.match(r'step-(\d+)\.', path.name))}
+        for step in sorted(found, reverse=True):
+            try:
+                checkpoint.read(str(folder / f'step-{step}')).assert_existing_objects_matched().expect_partial()
+                return step
+            except Exception as error:  # a damaged file shows itself in many ways
+                print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
+                      f'({str(error).splitlines()[0]})', file=sys.stderr)
+        if any(found):  # a broken checkpoint of step 0 loses nothing
+            raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir to start anew.')
+        self.save(0)
+        return 0
+
+    def save(self, step):
+        """Writes the checkpoint of a step, and removes the oldest of more than three."""
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            raise RunError(f'the checkpoint of step {step} cannot be written ({str(error).splitlines()[0]}). The one '
+                           'before it is intact: make room, and the same command continues from there.') from error

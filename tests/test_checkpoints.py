@@ -1,0 +1,224 @@
+"""A run survives kill -9, signals, damaged checkpoints, full disks and its own like."""
+
+import os
+import pathlib
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import plugin_event_accumulator  # the one that TensorBoard itself uses
+
+import checkpoints
+import input_data
+import main
+
+SCRIPT = pathlib.Path(main.__file__)
+LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=600', '--eval_interval=100',
+        '--checkpoint_interval=75')
+SHORT = ('--fake_data', '--widths=3,4,6,5', '--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
+
+
+def start(folder, *arguments, **options):
+    return subprocess.Popen([sys.executable, str(SCRIPT), *arguments, f'--log_dir={folder}'], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(folder, *arguments, **options):
+    process = start(folder, *arguments, **options)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def contents(folder, step):
+    """Every tensor of a checkpoint, but for the count of saves."""
+    reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / f'step-{step}'))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+            if not name.startswith(('save_counter', '_CHECKPOINTABLE'))}
+
+
+def assert_same(folder, other, step):
+    ours, theirs = contents(folder, step), contents(other, step)
+    assert ours.keys() == theirs.keys() and len(ours) > 30  # weights, biases, two slots each, the step
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def curve(folder, part, tag):
+    events = plugin_event_accumulator.EventAccumulator(str(folder / part), size_guidance={'tensors': 0})
+    events.Reload()
+    return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(run_main, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    assert run_main(*LONG, f'--log_dir={folder}') == 0
+    return folder
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def steps_saved(folder):
+    return {int(path.stem.split('-')[1]) for path in (folder / 'checkpoints').glob('step-*.index')}
+
+
+def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_path, capsys):
+    moments = random.Random(0)
+    for _ in range(3):
+        process = start(tmp_path, *LONG)
+        before = max(steps_saved(tmp_path), default=-1)
+        wait_for(lambda: max(steps_saved(tmp_path), default=-1) > before, process)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert 0 < max(steps_saved(tmp_path)) < 600
+    assert run_main(*LONG, f'--log_dir={tmp_path}') == 0
+    shown = capsys.readouterr()
+    assert 'continued from step' in shown.out and shown.err == ''
+    assert_same(tmp_path, uninterrupted, 600)
+    for part in ('train', 'test'):
+        for tag in ('accuracy', 'loss/total', 'sparsity/mean_of_four'):
+            assert curve(tmp_path, part, tag) == curve(uninterrupted, part, tag)
+        assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 601, 100))
+    assert len(steps_saved(tmp_path)) <= 3 + 3  # a kill may orphan one
+
+    assert run_main(*LONG, f'--log_dir={tmp_path}') == 0  # a finished run prints its report again
+    table = re.compile(r'\nlayer.*validation[^\n]*', re.DOTALL)
+    assert table.search(capsys.readouterr().out)[0] == table.search(shown.out)[0]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_with_a_checkpoint(run_main, uninterrupted, tmp_path, number):
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: len(steps_saved(tmp_path)) >= 2, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    said = re.fullmatch(rf'stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n', err)
+    assert int(said[1].replace(',', '')) == max(steps_saved(tmp_path)) < 600
+    assert run_main(*LONG, f'--log_dir={tmp_path}') == 0
+    assert_same(tmp_path, uninterrupted, 600)
+
+
+def test_a_larger_max_steps_extends_a_finished_run(run_main, tmp_path, capsys):
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "whole"}') == 0
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "parts"}', '--max_steps=3') == 0
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "parts"}') == 0
+    assert 'continued from step 3' in capsys.readouterr().out
+    assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
+    assert steps_saved(tmp_path / 'parts') == {3, 4, 6}
+
+
+@pytest.mark.parametrize('damage', ['cut short', 'other bytes', 'no data'])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run_main, tmp_path, capsys, damage):
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "run"}') == 0
+    shutil.copytree(tmp_path / 'run', tmp_path / 'whole')
+    data = tmp_path / 'run' / 'checkpoints' / 'step-6.data-00000-of-00001'
+    content = data.read_bytes()
+    if damage == 'no data':
+        data.unlink()
+    else:
+        data.write_bytes(content[:len(content) // 2] + (bytes(len(content) // 4) if damage == 'other bytes' else b''))
+    capsys.readouterr()
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "run"}') == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f'warning: {tmp_path / "run" / "checkpoints" / "step-6"} cannot be read')
+    assert 'continued from step 4' in shown.out
+    assert_same(tmp_path / 'run', tmp_path / 'whole', 6)
+
+
+def test_checkpoints_that_cannot_be_read_are_never_a_silent_start(run_main, tmp_path):
+    assert run_main(*SHORT, f'--log_dir={tmp_path}') == 0
+    for path in (tmp_path / 'checkpoints').glob('*.data*'):
+        path.write_bytes(b'')
+    before = {path: path.read_bytes() for path in (tmp_path / 'checkpoints').iterdir()}
+    with pytest.raises(SystemExit, match='error: none of the checkpoints in .* can be read'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert {path: path.read_bytes() for path in (tmp_path / 'checkpoints').iterdir()} == before
+
+
+def test_the_managers_state_file_is_not_needed(run_main, tmp_path, capsys):
+    assert run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=4') == 0
+    (tmp_path / 'checkpoints' / 'checkpoint').unlink()
+    assert run_main(*SHORT, f'--log_dir={tmp_path}') == 0
+    assert 'continued from step 4' in capsys.readouterr().out
+
+
+def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(run_main, tmp_path):
+    first = start(tmp_path, *LONG, '--max_steps=1000000')
+    wait_for(lambda: steps_saved(tmp_path), first)
+    with pytest.raises(SystemExit, match=f'error: --log_dir={tmp_path} is in use by another run'):
+        run_main(*LONG, f'--log_dir={tmp_path}')
+    first.kill()
+    first.communicate()
+    assert run_main(*LONG, f'--log_dir={tmp_path}', f'--max_steps={max(steps_saved(tmp_path))}') == 0
+
+
+def test_a_full_disk_costs_one_line_and_no_checkpoint(run_main, tmp_path, capsys):
+    """A limit on the size of files stands in for the disk; the data of a checkpoint is the first to meet it."""
+    wide = ('--fake_data', '--widths=8,16,64,32', '--max_steps=100', '--eval_interval=100', '--checkpoint_interval=40')
+    assert run_main(*wide, '--max_steps=40', f'--log_dir={tmp_path}') == 0
+    size = (tmp_path / 'checkpoints' / 'step-40.data-00000-of-00001').stat().st_size
+    before = contents(tmp_path, 40)
+    status, _, err = finish(tmp_path, *wide, preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (size // 2, size // 2)))
+    assert status == 1 and err.startswith('error: ') and err.count('\n') == 1, err
+    assert 'step 80 cannot be written' in err and 'the same command continues' in err
+    assert all((value == before[name]).all() for name, value in contents(tmp_path, 40).items())
+    capsys.readouterr()
+    assert run_main(*wide, f'--log_dir={tmp_path}') == 0
+    shown = capsys.readouterr()
+    assert 'continued from step 40' in shown.out and shown.err == ''
+
+
+@pytest.mark.parametrize('layer, kind, words', [
+    ('conv2', 'equal', 'the group variance of conv2: its groups have become equal'),
+    ('fc1', 'huge', 'the group variance of fc1'),
+    ('softmax', 'nan', 'the weights. Try a smaller --learning_rate')])
+def test_a_step_that_is_not_finite_stops_the_run_before_the_variables_are_touched(
+        tmp_path, monkeypatch, layer, kind, words):
+    nets, original = [], checkpoints.Run.restore
+
+    def restore(self, **objects):
+        step = original(self, **objects)
+        weight = objects['net'].weights[layer]
+        weight.assign({'equal': tf.ones_like(weight), 'huge': weight * 1e20, 'nan': weight * np.nan}[kind])
+        nets.append((objects['net'], [v.numpy() for v in objects['net'].variables]))
+        return step
+
+    monkeypatch.setattr(checkpoints.Run, 'restore', restore)
+    data = input_data.read_data_sets(fake_data=True)
+    with pytest.raises(checkpoints.RunError, match=f'at step 0 this is no longer finite: {words}'):
+        main.train(data, tmp_path, max_steps=5, widths=(3, 4, 6, 5), eval_interval=10)
+    net, before = nets[0]
+    for variable, value in zip(net.variables, before):
+        np.testing.assert_array_equal(variable, value)
+    assert steps_saved(tmp_path) == {0}
+
+
+def test_the_cross_entropy_is_named_when_only_it_is_not_finite():
+    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 1.0, 0.001, 0.0, 0)
+    images = np.full((2, 28, 28, 1), np.inf, np.float32)
+    assert 'the cross-entropy' in main.explain(net, images, np.array([0, 1]), 0.001, 0.01)
+    assert not main.training_step(net, tf.keras.optimizers.Adam(), images, np.array([0, 1]), 0.001, 0.01)
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, 'Permission denied', str(tmp_path / 'settings.json'))  # the tests may run as root
+    monkeypatch.setattr(checkpoints, 'write_json', refuse)
+    with pytest.raises(SystemExit, match='error: --log_dir=.* cannot be used .*Permission denied'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert not os.listdir(tmp_path)
