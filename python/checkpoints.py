@@ -86,7 +86,8 @@ class Run:
                 undo.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process, however that dies
                 self._compare_settings()
-                write_json(self.folder / 'settings.json', self.facts)
+                if not (self.folder / 'settings.json').exists():  # marks the folder as ours
+                    write_json(self.folder / 'settings.json', self.facts)
             except BlockingIOError as error:
                 raise RunError(f'--log_dir={self.folder} is in use by another run. Give another.') from error
             except OSError as error:

@@ -555,8 +555,9 @@ def main(_):
         return stop.status
     except (input_data.DataError, checkpoints.RunError, OSError) as error:
         sys.exit(f'error: {error}')
-    except tf.errors.ResourceExhaustedError:
-        sys.exit('error: out of memory. Give smaller --widths or a smaller --batch_size.')
+    except tf.errors.ResourceExhaustedError as error:
+        sys.exit(f'error: {str(error).splitlines()[0]}. Give smaller --widths or a smaller --batch_size if it was memory '
+                 'that ran out; make room if it was the disk.')
     except KeyboardInterrupt:  # before the training
         sys.exit(130)
     accuracy = figures['test']['accuracy']

@@ -60,7 +60,7 @@ class Report:
     """Shows one run, from its settings to its final figures."""
 
     def __init__(self, folder, facts, data, lenet, graphs, step):
-        """Prints the settings and opens TensorBoard's files.
+        """Prints the settings, writes settings.json and opens TensorBoard's files.
 
         Args:
           folder: pathlib.Path of the run's folder.
@@ -71,6 +71,7 @@ class Report:
           step: int, where the run starts or continues.
         """
         self.folder, self.facts, self.data, settings = folder, facts, data, facts['settings']
+        checkpoints.write_json(folder / 'settings.json', facts)
         for title in ('settings', 'versions'):
             print(f'{title}: {", ".join(f"{name} {value}" for name, value in facts[title].items())}')
         print(f'devices: {", ".join(device.name for device in tf.config.list_logical_devices())}')
