@@ -60,6 +60,7 @@ class Run:
     Attributes:
       folder: pathlib.Path, absolute.
       facts: dict, the content of settings.json.
+      undo: contextlib.ExitStack of what is to be done when the context is left.
       signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
     """
 
@@ -95,11 +96,11 @@ class Run:
             if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
                 for number in (signal.SIGINT, signal.SIGTERM):
                     undo.callback(signal.signal, number, signal.signal(number, self._receive))
-            self._undo = undo.pop_all()
+            self.undo = undo.pop_all()
         return self
 
     def __exit__(self, *_):
-        self._undo.close()
+        self.undo.close()
 
     def _receive(self, number, _):
         self.signal = number

@@ -9,6 +9,7 @@ SHA-256. Nothing that is on the disk already is ever replaced or deleted.
 """
 
 import collections
+import concurrent.futures
 import gzip
 import hashlib
 import http.client
@@ -16,6 +17,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 import urllib.request
 import zlib
 
@@ -28,7 +30,7 @@ DataSets = collections.namedtuple('DataSets', 'name train validation test')
 DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist')
 CLASSES = 10
 VALIDATION_SIZE = 5000  # the first of the 60,000, as in TensorFlow's reader
-TIMEOUT_SECONDS = 10    # for connecting and for each read; our choice
+TIMEOUT_SECONDS = 10    # for a mirror to answer, and for each read after that; our choice
 
 MIRRORS = {
     'mnist': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
@@ -168,7 +170,7 @@ def _download_absent(folder, dataset):
     """Downloads whichever of the four files is not there yet; raises DataError if no mirror gives it."""
     for name, sha256 in SHA256[dataset].items():
         path, failures = folder / name, []
-        if path.exists():
+        if os.path.lexists(path):  # a dangling link is somebody's too
             continue
         for mirror in MIRRORS[dataset]:
             try:
@@ -192,7 +194,7 @@ def _download_absent(folder, dataset):
 def _fetch(url, sha256):
     """The bytes at `url`, if they unpack to what `sha256` stands for; else one of several exceptions."""
     content = bytearray()
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+    with _open(url) as response:
         size = int(response.headers.get('Content-Length') or 0) or None
         # disable=None: a bar on a terminal, nothing in a log file.
         with tqdm(desc=url, total=size, unit='B', unit_scale=True, disable=None) as progress:
@@ -205,6 +207,23 @@ def _fetch(url, sha256):
     if found != sha256:
         raise ValueError(f'wrong content: SHA-256 {found} instead of {sha256}')
     return content
+
+
+def _open(url):
+    """urlopen within TIMEOUT_SECONDS in all: its own timeout holds for each address of a host anew."""
+    answer = concurrent.futures.Future()
+
+    def ask():
+        try:
+            answer.set_result(urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS))
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(TIMEOUT_SECONDS + 1)
+    except concurrent.futures.TimeoutError:
+        raise TimeoutError(f'timed out: no answer within {TIMEOUT_SECONDS} seconds') from None
 
 
 def _write(path, content):

@@ -73,7 +73,7 @@ def define_flags():
 
     largest = float(np.finfo(np.float32).max)
     for name, valid, bounds in (  # chained comparisons, because NaN passes absl's own bounds
-            ('dropout', lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1'),
+            ('dropout', lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1'),  # 1 - 1e-320 is 1, too
             ('group_lasso', lambda c: 0 <= c < largest, 'finite and at least 0'),
             ('group_variance', lambda c: 0 <= c < largest, 'finite and at least 0'),
             ('sparsity_threshold', lambda t: 0 <= t < largest, 'finite and at least 0'),
@@ -123,7 +123,8 @@ class Layers(tf.Module):
     Attributes:
       weights, biases: dicts from layer name to float32 variable, outputs on the last axis.
       step: int64 scalar variable, the training steps done.
-      zero_activations: dict from layer name to the share of zeros in the output of its latest call.
+      zero_activations: dict from layer name to the share of zeros in its activations, float32 scalars; as symbolic as
+        the latest call, and so valid inside the same tf.function alone.
     """
 
     def __init__(self, keep_probability, threshold, random_sparsity, seed):
@@ -158,18 +159,20 @@ class Layers(tf.Module):
         """Dense layer: float32 [N, input_dim] to [N, output_dim]."""
         with tf.name_scope(layer_name):
             weights, biases = self.parameters(layer_name, [input_dim, output_dim], [output_dim], training_status)
-            activations = act(tf.matmul(input_tensor, weights) + biases)
-            self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
-            return activations
+            return self.observed(act(tf.matmul(input_tensor, weights) + biases), layer_name)
 
     def nn_conv_layer(self, input_tensor, w_shape, b_shape, layer_name, padding='SAME', training_status=True,
                       act=tf.nn.relu):
         """Convolution with stride 1: float32 [N, height, width, w_shape[2]] to [N, height, width, w_shape[3]]."""
         with tf.name_scope(layer_name):
             weights, biases = self.parameters(layer_name, w_shape, b_shape, training_status)
-            activations = act(tf.nn.conv2d(input_tensor, weights, strides=1, padding=padding) + biases)
-            self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
-            return activations
+            return self.observed(act(tf.nn.conv2d(input_tensor, weights, strides=1, padding=padding) + biases),
+                                 layer_name)
+
+    def observed(self, activations, layer_name):
+        """Notes the share of zeros in a layer's activations, and returns them."""
+        self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
+        return activations
 
     def dropout(self, x, layer_name, training_status):
         """Dropout by a mask that is a pure function of seed, layer and step; none in evaluation."""
@@ -222,14 +225,15 @@ def group_variance(weights):
       weights: list of float tensors, as for `group_lasso`.
 
     Returns:
-      Scalar of the weights' dtype: inf, with a gradient of NaN, if the groups of a layer are all equal, of which a
-      layer with one group and a layer of zeros are cases.
+      Scalar of the weights' dtype. If the groups of a layer are all equal, of which a layer with one group and a layer
+      of zeros are cases, it is inf, or very large by rounding; in float32 its gradient overflows to inf or NaN even
+      before, at a variance of some 1e-19.
     """
     return tf.add_n([1 / tf.math.reduce_variance(squared_group_norms(w)) for w in weights])
 
 
 def penalties(weights, lambda_g, lambda_v):
-    """The loss's terms beside CE, by name, scaled. A coefficient of 0 leaves its term out, for 0 * inf is NaN."""
+    """The loss's terms other than CE, by name, scaled. A coefficient of 0 leaves its term out, for 0 * inf is NaN."""
     terms = {}
     if lambda_g:
         terms['group_lasso'] = lambda_g * group_lasso(weights)
@@ -285,9 +289,9 @@ def sparsity(weights, threshold):
       (float32 scalar, the unweighted mean over the list of the share of zeros; int64 scalar, the number of weights
       that are left).
     """
-    zero_shares = [tf.math.zero_fraction(sparsify(w, threshold)) for w in weights]
-    left = [tf.math.count_nonzero(sparsify(w, threshold)) for w in weights]
-    return tf.reduce_mean(zero_shares), tf.add_n(left)
+    thresholded = [sparsify(w, threshold) for w in weights]
+    return (tf.reduce_mean([tf.math.zero_fraction(w) for w in thresholded]),
+            tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
 
 
 def sparsity_figures(lenet):
@@ -375,11 +379,10 @@ def batch(images, labels, step, batch_size, seed):
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     size = tf.shape(labels, tf.int64)[0]
-    epoch = position // size
+    epoch, place = position // size, position % size
+    seeds = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
     # With the 4 rounds that are TensorFlow's default, the orders of successive epochs resemble each other.
-    index = tf.raw_ops.RandomIndexShuffle(index=position % size, max_index=size - 1, rounds=16,
-                                          seed=tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch,
-                                                         tf.zeros_like(epoch)], axis=1))
+    index = tf.raw_ops.RandomIndexShuffle(index=place, max_index=size - 1, seed=seeds, rounds=16)
     return tf.gather(images, index), tf.gather(labels, index)
 
 
@@ -439,7 +442,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
       checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
       checkpoints.Interrupted: by SIGINT or SIGTERM, after a checkpoint.
     """
-    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
+    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}  # as main() does
     lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
     optimizer = tf.keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # TensorFlow 1's epsilon
     optimizer.build(lenet.trainable_variables)
@@ -467,6 +470,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
                   for name in ('train', 'test')}
         train_steps(tf.constant(0))
         show = report.Report(run.folder, run.facts, data, lenet, graphs, step)
+        run.undo.callback(show.close)
         while True:
             if step % eval_interval == 0:
                 show.evaluation(step, train=measure(lenet, *next_batch(), training_status=True),
@@ -510,10 +514,10 @@ def next_images(dataset, number, count=1000):
 
 @tf.function
 def measure(lenet, images, labels, training_status):
-    """Dict of scalars: cross_entropy, accuracy, and zero_activations by layer, for one batch."""
+    """Dict of scalars for one batch: cross_entropy; accuracy, float64, so that 0.9 is 0.9; zero_activations by layer."""
     logits = lenet.net(images, training_status)
     hits = tf.equal(tf.argmax(logits, axis=1), labels)
-    return {'cross_entropy': cross_entropy(logits, labels), 'accuracy': tf.reduce_mean(tf.cast(hits, tf.float32)),
+    return {'cross_entropy': cross_entropy(logits, labels), 'accuracy': tf.reduce_mean(tf.cast(hits, tf.float64)),
             'zero_activations': dict(lenet.zero_activations)}
 
 

@@ -5,32 +5,33 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
-import tempfile
 import time
 
 
 def _import_tensorflow():
     """Imports TensorFlow and looks for devices, with the start-up noise, but not the errors, kept off the screen.
 
-    TF_CPP_MIN_LOG_LEVEL alone leaves what is printed before TensorFlow reads it.
+    TF_CPP_MIN_LOG_LEVEL alone leaves what is printed before TensorFlow reads it. The lines pass through a process of
+    their own, so that the last words of a TensorFlow that aborts are heard.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     noise = r'WARNING: All log messages before|[IW]\d{4} |To enable the following instructions'
-    if not os.path.exists('/dev/nvidia0'):
+    if not (os.path.exists('/dev/nvidia0') or os.path.exists('/dev/dxg')):
         noise += r'|E\d{4} .*failed call to cuInit'  # no error on a machine without a GPU
+    code = f'import re, sys\nfor line in sys.stdin:\n    re.match({noise!r}, line) or sys.stderr.write(line)'
+    quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE)
     stderr = os.dup(2)
-    with tempfile.TemporaryFile('w+') as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            import tensorflow
-            tensorflow.config.list_physical_devices()
-            return tensorflow
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            log.seek(0)
-            sys.stderr.writelines(line for line in log if not re.match(noise, line))
+    os.dup2(quiet.stdin.fileno(), 2)
+    try:
+        import tensorflow
+        tensorflow.config.list_physical_devices()
+        return tensorflow
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        quiet.communicate()
 
 
 tf = _import_tensorflow()
@@ -39,6 +40,7 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
 from tqdm import tqdm
+
 
 def versions():
     """The versions on which a run's last bits depend."""
@@ -136,10 +138,11 @@ class Report:
         self.bar.update(steps)
 
     def end(self, figures):
-        """Prints the final table, writes results.json and closes TensorBoard's files."""
-        self.bar.close()
-        for writer in self.writers.values():
-            writer.close()
+        """Writes results.json, then prints the final table: the reader of the output may have gone by now."""
+        seconds = time.perf_counter() - self.started
+        checkpoints.write_json(self.folder / 'results.json',
+                               {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
+        self.close()
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
             print(f'{name:8}  {layer["zero_share"]:12.2%}  {layer["groups_alive"]:5d} of {layer["groups"]:5d}')
@@ -152,8 +155,12 @@ class Report:
         for part in ('test', 'validation'):
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
-        seconds = time.perf_counter() - self.started
-        checkpoints.write_json(self.folder / 'results.json', {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
         print(f'\n{figures["step"]:,} steps in {datetime.timedelta(seconds=round(seconds))}')
         print(f'figures: {self.folder / "results.json"}')
         print(f'curves:  tensorboard --logdir={shlex.quote(str(self.folder))}')
+
+    def close(self):
+        """Takes the bar off the screen and closes TensorBoard's files."""
+        self.bar.close()
+        for writer in self.writers.values():
+            writer.close()

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import http.server
 import os
-import pathlib
 import socket
 import struct
 import threading
@@ -43,7 +42,7 @@ def folder(tmp_path, contents):
 
 
 def test_files_that_are_there_are_read_split_and_scaled(folder, capsys):
-    before = {path: path.stat() for path in folder.iterdir()}
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
     data = input_data.read_data_sets(folder)
     expected = arrays()
     assert [len(part.labels) for part in (data.train, data.validation, data.test)] == [20, 5000, 30]
@@ -56,7 +55,7 @@ def test_files_that_are_there_are_read_split_and_scaled(folder, capsys):
         assert part.images.min() >= 0 and part.images.max() <= 1
     warnings = capsys.readouterr().err.splitlines()  # valid, but not MNIST
     assert len(warnings) == 4 and all('not the one of mnist' in line for line in warnings)
-    assert {path: path.stat() for path in folder.iterdir()} == before
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
 
 
 def broken(folder, name, content, raw=False):
@@ -214,6 +213,16 @@ def test_without_any_mirror_the_message_says_why_and_the_ways_out(server, closed
     assert not (tmp_path / 'absent').exists()
 
 
+def test_a_host_with_many_silent_addresses_does_not_take_longer(tmp_path, monkeypatch):
+    """urllib tries each address of a host in turn, each with the whole timeout."""
+    monkeypatch.setattr(input_data, 'TIMEOUT_SECONDS', 0.3)
+    monkeypatch.setattr(input_data.urllib.request, 'urlopen', lambda url, timeout: time.sleep(20 * timeout))
+    started = time.monotonic()
+    with pytest.raises(input_data.DataError, match='timed out: no answer within 0.3 seconds'):
+        input_data.read_data_sets(tmp_path)
+    assert time.monotonic() - started < 5
+
+
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     server('good')
     (tmp_path / 'file').write_text('in the way')
@@ -241,4 +250,3 @@ def test_the_default_folder_is_in_the_home(server, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     input_data.read_data_sets()
     assert sorted(os.listdir(tmp_path / '.cache' / 'attention-guided-sparsity' / 'mnist')) == sorted(NAMES)
-    assert pathlib.Path.home() == tmp_path

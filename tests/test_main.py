@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing import event_accumulator
 import checkpoints
 import input_data
 import main
+import report
 
 SCRIPT = pathlib.Path(main.__file__)
 SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
@@ -190,9 +191,22 @@ def test_weights_that_are_no_longer_finite_are_no_result(run_main):
     assert not list(pathlib.Path('logs').glob('*/results.json'))
 
 
-def test_out_of_memory_costs_one_line(run_main):
-    with pytest.raises(SystemExit, match='error: .*OOM.* Give smaller --widths'):
-        run_main('--fake_data', '--widths=2,9999,999999,2', '--max_steps=1')
+def test_out_of_memory_costs_one_line(run_main, monkeypatch):
+    def train(*_, **settings):
+        raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\nmore')
+    train.__kwdefaults__ = {}
+    monkeypatch.setattr(main, 'train', train)
+    with pytest.raises(SystemExit, match='^error: OOM when allocating tensor. Give smaller --widths[^\n]*$'):
+        run_main('--fake_data')
+
+
+def test_an_accuracy_of_exactly_the_target_passes():
+    """900 of 1,000 is 0.9: in float32 it would be less."""
+    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
+    labels = tf.argmax(net.net(images, training_status=False), axis=1).numpy()
+    labels[::10] = (labels[::10] + 1) % 10
+    assert main.evaluate(net, images, labels)['accuracy'] == 0.9
 
 
 @pytest.mark.parametrize('accuracy, other, passes', [(0.5, 0.9, False), (0.6, 0.1, True), (0.9, 0.1, True)])
@@ -264,15 +278,64 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     assert len(values('images')[0]) == 2 + 10  # width, height, and ten pictures
 
 
-def test_the_noise_filter_lets_errors_through(tmp_path):
+@pytest.mark.parametrize('last', ['raise ImportError("no such TensorFlow")', 'os.abort()'])
+def test_the_noise_filter_lets_errors_through(tmp_path, last):
     """What is written to file descriptor 2 while TensorFlow is imported comes out, but for the known noise."""
     lines = ['I0000 noise', 'W0000 noise', 'E0000 an error', 'WARNING: All log messages before', 'anything else']
-    (tmp_path / 'tensorflow.py').write_text(f'import os\nos.write(2, {chr(10).join([*lines, ""]).encode()!r})\n'
-                                            'raise ImportError("no such TensorFlow")')
+    (tmp_path / 'tensorflow.py').write_text(
+        f'import os\nos.write(2, {chr(10).join([*lines, ""]).encode()!r})\n{last}')
     result = subprocess.run([sys.executable, '-c', 'import report'], capture_output=True, text=True, timeout=120,
                             env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'})
-    assert result.stderr.startswith('E0000 an error\nanything else\nTraceback')
-    assert result.stderr.endswith('ImportError: no such TensorFlow\n')
+    assert result.returncode and result.stderr.startswith('E0000 an error\nanything else\n')
+    if 'raise' in last:
+        assert result.stderr.endswith('ImportError: no such TensorFlow\n')
+
+
+def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
+    """A report of made-up figures, all different, so that none can stand in for another."""
+    data = input_data.read_data_sets(fake_data=True)
+    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    names = list(net.weights)
+    layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i}
+              for i, name in enumerate(names)}
+    sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'all_weights': 0.83, 'weights_left': 1234, 'weights': 5678,
+                'layers': layers}
+    measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
+                       'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
+                for i, part in enumerate(('train', 'test'))}
+    settings = {'max_steps': 1000, 'widths': [3, 4, 6, 5], 'batch_size': 100, 'seed': 77}
+    graphs = {part: main.measure.get_concrete_function(net, *data.test, training_status=False).graph
+              for part in ('train', 'test')}
+    show = report.Report(tmp_path, {'settings': settings, 'versions': {}}, data, net, graphs, 0)
+    show.progress(40, 2.0)
+    show.evaluation(100, **measured, penalties={'group_lasso': 10.0, 'group_variance': 20.0}, sparsity=sparsity,
+                    norms={name: tf.fill([9], float(i)) for i, name in enumerate(names)})
+    show.end({'step': 1000, **sparsity, 'test': {'accuracy': 0.91, 'accuracy_as_trained': 0.92},
+              'validation': {'accuracy': 0.93, 'accuracy_as_trained': 0.94}})
+    shown = ' '.join(capsys.readouterr().out.split())
+    for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 sparsity 0.6100 weights left 1,234 2,000 images/s '
+                 '0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
+                 'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'share of all weights: 83.00%',
+                 'weights left: 1,234 of 5,678', 'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
+        assert text in shown
+    for i, part in enumerate(('train', 'test')):
+        events = event_accumulator.EventAccumulator(str(tmp_path / part), size_guidance={'tensors': 0})
+        events.Reload()
+
+        def value(tag):
+            return tf.make_ndarray(events.Tensors(tag)[0].tensor_proto)
+
+        expected = {'accuracy': 0.25 + i / 2, 'loss/cross_entropy': 1.5 + i, 'loss/group_lasso': 10,
+                    'loss/group_variance': 20, 'loss/total': 31.5 + i, 'sparsity/mean_of_five': 0.61,
+                    'sparsity/mean_of_four': 0.72, 'sparsity/all_weights': 0.83}
+        for j, name in enumerate(names):
+            expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j,
+                         f'zero_activations/{name}': i / 2 + j / 16}
+            assert abs(value(f'group_norms/{name}')[0, 0] - j) <= 0.5  # the histogram's left edge
+        assert {tag: float(value(tag)) for tag in expected} == pytest.approx(expected)
+        first = tf.io.decode_png(value('images')[2]).numpy()
+        np.testing.assert_allclose(first / 255, getattr(data, part).images[0], atol=1 / 255)
+        assert b'seed' in events.summary_metadata['_hparams_/session_start_info'].plugin_data.content
 
 
 def test_evaluations_walk_through_the_test_images(train, monkeypatch):

@@ -45,7 +45,7 @@ def test_the_example_for_your_own_model_trains(monkeypatch):
 
 @pytest.mark.parametrize('file', ['.ci/run', '.travis.yml'])
 def test_ci_runs_the_readmes_commands(file):
-    lines = [line.removeprefix('  - ') for line in (ROOT / file).read_text().splitlines()]
+    lines = [line.removeprefix('  - ').split(' || exit 1')[0] for line in (ROOT / file).read_text().splitlines()]
     run = [line for line in lines if line.startswith('python -m pip') or 'main.py' in line]
     assert len(run) == 2 and 'pytest' in run[0]
     assert all(line in COMMANDS for line in run)
