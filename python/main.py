@@ -17,7 +17,6 @@ The file follows the paper: flags, layers, losses, sparsity, net, training, eval
 
 import copy
 import math
-import os
 import re
 import sys
 import time
@@ -40,7 +39,12 @@ FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
 def define_flags():
     """Defines the flags: in a function, so that a program with flags of its own can import this file."""
     data, net, sparsity, training, output = ({'module_name': group} for group in FLAG_GROUPS)
-    define = flags.DEFINE_float
+    not_negative = (lambda x: 0 <= x < 3.4e38), 'finite and at least 0'  # finite in float32
+
+    def define_float(name, default, valid, bounds, text, group):
+        """Chained comparisons as bounds, because NaN passes absl's own."""
+        flags.DEFINE_float(name, default, text, **group)
+        flags.register_validator(name, valid, f'must be {bounds}')
 
     flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.', **data)
     flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when '
@@ -48,17 +52,22 @@ def define_flags():
     flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', **data)
 
     flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', **net)
-    define('dropout', 0.8, 'Probability of KEEPING an output of fc1 and fc2 in training.', **net)
+    define_float('dropout', 0.8, lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1',  # 1 - 1e-320 is 1, too
+                 'Probability of KEEPING an output of fc1 and fc2 in training.', net)
 
-    define('group_lasso', 0.001, 'lambda_g, the coefficient of the group lasso; 0 drops the term.', **sparsity)
-    define('group_variance', 0.01, 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which leaves '
-           'SSL. With both 0 the net is dense.', **sparsity)
-    define('sparsity_threshold', 0.001, 'A weight of this magnitude or less counts as zero, in evaluation.', **sparsity)
-    define('random_sparsity', 0.0, 'Share of the connections of the four hidden layers to switch off at random for '
-           'good: with both coefficients 0, Sparsely Connected Nets.', **sparsity)
+    define_float('group_lasso', 0.001, *not_negative, 'lambda_g, the coefficient of the group lasso; 0 drops the term.',
+                 sparsity)
+    define_float('group_variance', 0.01, *not_negative, 'lambda_v, the coefficient of the inverse variance; 0 drops the '
+                 'term, which leaves SSL. With both 0 the net is dense.', sparsity)
+    define_float('sparsity_threshold', 0.001, *not_negative, 'A weight of this magnitude or less counts as zero, in '
+                 'evaluation.', sparsity)
+    define_float('random_sparsity', 0.0, lambda s: 0 <= s < 1, 'at least 0 and below 1', 'Share of the connections of '
+                 'the four hidden layers to switch off at random for good: with both coefficients 0, Sparsely Connected '
+                 'Nets.', sparsity)
 
     flags.DEFINE_integer('max_steps', 100000, 'Steps to train.', lower_bound=0, upper_bound=10**9, **training)
-    define('learning_rate', 0.0001, "Adam's learning rate.", **training)
+    define_float('learning_rate', 0.0001, lambda r: 0 < r < 3.4e38, 'finite and above 0', "Adam's learning rate.",
+                 training)
     flags.DEFINE_integer('batch_size', 100, 'Images a step.', lower_bound=1, upper_bound=100000, **training)
     flags.DEFINE_integer('seed', 0, 'Decides the initial weights, the order of the images, dropout, masks and '
                          '--fake_data.', lower_bound=0, upper_bound=2**31 - 1, **training)
@@ -68,23 +77,14 @@ def define_flags():
                         'weights> in the working directory.', allow_override=True, **output)
     flags.DEFINE_integer('eval_interval', 100, 'Steps between evaluations.', lower_bound=1, **output)
     flags.DEFINE_integer('checkpoint_interval', 250, 'Steps between checkpoints.', lower_bound=1, **output)
-    define('target_accuracy', None, 'Exit with status 1 if the accuracy on the whole test set, thresholded, ends below '
-           'this share.', **output)
+    define_float('target_accuracy', None, lambda a: a is None or 0 <= a <= 1, 'from 0 to 1', 'Exit with status 1 if the '
+                 'accuracy on the whole test set, thresholded, ends below this share.', output)
 
-    largest = float(np.finfo(np.float32).max)
-    for name, valid, bounds in (  # chained comparisons, because NaN passes absl's own bounds
-            ('dropout', lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1'),  # 1 - 1e-320 is 1, too
-            ('group_lasso', lambda c: 0 <= c < largest, 'finite and at least 0'),
-            ('group_variance', lambda c: 0 <= c < largest, 'finite and at least 0'),
-            ('sparsity_threshold', lambda t: 0 <= t < largest, 'finite and at least 0'),
-            ('random_sparsity', lambda s: 0 <= s < 1, 'at least 0 and below 1'),
-            ('learning_rate', lambda r: 0 < r < largest, 'finite and above 0'),
-            ('target_accuracy', lambda a: a is None or 0 <= a <= 1, 'from 0 to 1'),
-            ('data_dir', lambda d: d != '', 'the name of a folder'),
-            ('log_dir', lambda d: d != '', 'the name of a folder'),
-            ('widths', lambda w: len(w) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in w),
-             'four whole numbers from 1 to 999999, such as 64,128,512,256')):
-        flags.register_validator(name, valid, f'must be {bounds}')
+    for name in ('data_dir', 'log_dir'):
+        flags.register_validator(name, lambda folder: folder != '', 'must be the name of a folder')
+    flags.register_validator(
+        'widths', lambda widths: len(widths) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in widths),
+        'must be four whole numbers from 1 to 999999, such as 64,128,512,256')
     flags.register_multi_flags_validator(
         ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in f['widths'],
         'one group has no variance: make every width at least 2, or give --group_variance=0')
@@ -170,7 +170,7 @@ class Layers(tf.Module):
                                  layer_name)
 
     def observed(self, activations, layer_name):
-        """Notes the share of zeros in a layer's activations, and returns them."""
+        """The activations, once the share of their zeros is noted."""
         self.zero_activations[layer_name] = tf.math.zero_fraction(activations)
         return activations
 
@@ -286,8 +286,7 @@ def sparsity(weights, threshold):
       threshold: float, the magnitude up to which a weight counts as zero.
 
     Returns:
-      (float32 scalar, the unweighted mean over the list of the share of zeros; int64 scalar, the number of weights
-      that are left).
+      (float32 scalar: unweighted mean over the list of the share of zeros; int64 scalar: number of weights left).
     """
     thresholded = [sparsify(w, threshold) for w in weights]
     return (tf.reduce_mean([tf.math.zero_fraction(w) for w in thresholded]),
@@ -318,10 +317,8 @@ class LeNet(Layers):
         """Creates the variables.
 
         Args:
-          image_shape: (height, width, channels).
-          widths: outputs of conv1, conv2, fc1 and fc2.
-          keep_probability: float in (0, 1], of dropout.
-          threshold: float >= 0, for evaluation.
+          image_shape: (height, width, channels). widths: outputs of conv1, conv2, fc1 and fc2.
+          keep_probability: float in (0, 1], of dropout. threshold: float >= 0, for evaluation.
           random_sparsity: float in [0, 1), share of the connections of the four regularised layers to switch off.
           seed: int in [0, 2^31).
         """
@@ -545,25 +542,12 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too; for the whole process, so here
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
-    try:
+    with report.one_line_errors():
         mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data, dataset=FLAGS.dataset,
                                           seed=FLAGS.seed)
         settings = {name: FLAGS[name].value for name in train.__kwdefaults__}  # each has a flag of its name
         settings['widths'] = [int(n) for n in FLAGS.widths]
         figures = train(mnist, FLAGS.log_dir, **settings)
-    except BrokenPipeError:  # whoever read the output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except checkpoints.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.status
-    except (input_data.DataError, checkpoints.RunError, OSError) as error:
-        sys.exit(f'error: {error}')
-    except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {str(error).splitlines()[0]}. Give smaller --widths or a smaller --batch_size if it was memory '
-                 'that ran out; make room if it was the disk.')
-    except KeyboardInterrupt:  # before the training
-        sys.exit(130)
     accuracy = figures['test']['accuracy']
     if FLAGS.target_accuracy is not None and accuracy < FLAGS.target_accuracy:
         sys.exit(f'error: test accuracy {accuracy:.4f} is below --target_accuracy={FLAGS.target_accuracy}')

@@ -1,5 +1,6 @@
 """What a run shows: terminal, TensorBoard, settings.json and results.json. Import it before TensorFlow."""
 
+import contextlib
 import datetime
 import os
 import platform
@@ -36,6 +37,7 @@ def _import_tensorflow():
 
 tf = _import_tensorflow()
 import checkpoints
+import input_data
 import numpy as np
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
@@ -45,6 +47,26 @@ from tqdm import tqdm
 def versions():
     """The versions on which a run's last bits depend."""
     return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__}
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Ends the program with one line on stderr, and a status, for whatever its user can mend."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except checkpoints.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)
+    except (input_data.DataError, checkpoints.RunError, OSError) as error:
+        sys.exit(f'error: {error}')
+    except tf.errors.ResourceExhaustedError as error:
+        sys.exit(f'error: {str(error).splitlines()[0]}. Give smaller --widths or a smaller --batch_size if it was memory '
+                 'that ran out; make room if it was the disk.')
+    except KeyboardInterrupt:  # before the training, which has a handler of its own
+        sys.exit(130)
 
 
 def _start_session(folder, step):
