@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
