@@ -31,6 +31,11 @@ class Interrupted(Exception):
         self.status = 128 + number
 
 
+def first_line(error):
+    """What an exception says, without the pages that TensorFlow adds; its type if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def identity(data, settings):
     """Whatever changes the weights, as a dict of plain values: settings, and the data by their content."""
     content = hashlib.sha256()
@@ -86,9 +91,7 @@ class Run:
                 lock = os.open(self.folder, os.O_RDONLY)
                 undo.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process, however that dies
-                self._compare_settings()
-                if not (self.folder / 'settings.json').exists():  # marks the folder as ours
-                    write_json(self.folder / 'settings.json', self.facts)
+                self._claim()
             except BlockingIOError as error:
                 raise RunError(f'--log_dir={self.folder} is in use by another run. Give another.') from error
             except OSError as error:
@@ -106,14 +109,15 @@ class Run:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
 
-    def _compare_settings(self):
-        """Raises RunError unless the folder holds this run or nothing that has the name of a run's files."""
+    def _claim(self):
+        """Marks a new folder as this run's; raises RunError if it holds another run, or others' files of our names."""
         path, ours = self.folder / 'settings.json', self.facts['identity']
         if not path.exists():
             names = ('results.json', 'train', 'test', 'checkpoints')
             if strangers := [name for name in names if (self.folder / name).exists()]:
                 raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
                                'program. Give another --log_dir.')
+            write_json(path, self.facts)
             return
         try:
             theirs = dict(json.loads(path.read_text())['identity'])
@@ -147,7 +151,7 @@ class Run:
                 return step
             except Exception as error:  # a damaged file shows itself in many ways
                 print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
-                      f'({str(error).splitlines()[0]})', file=sys.stderr)
+                      f'({first_line(error)})', file=sys.stderr)
         if any(found):  # a broken checkpoint of step 0 loses nothing
             raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir to start anew.')
         self.save(0)
@@ -158,5 +162,5 @@ class Run:
         try:
             self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
-            raise RunError(f'the checkpoint of step {step} cannot be written ({str(error).splitlines()[0]}). The one '
+            raise RunError(f'the checkpoint of step {step} cannot be written ({first_line(error)}). The one '
                            'before it is intact: make room, and the same command continues from there.') from error

@@ -439,7 +439,8 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
       checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
       checkpoints.Interrupted: by SIGINT or SIGTERM, after a checkpoint.
     """
-    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}  # as main() does
+    # First of all, while the arguments are the only local names.
+    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
     lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
     optimizer = tf.keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # TensorFlow 1's epsilon
     optimizer.build(lenet.trainable_variables)

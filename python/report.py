@@ -62,7 +62,7 @@ def one_line_errors():
     except (input_data.DataError, checkpoints.RunError, OSError) as error:
         sys.exit(f'error: {error}')
     except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {str(error).splitlines()[0]}. Give smaller --widths or a smaller --batch_size if it was memory '
+        sys.exit(f'error: {checkpoints.first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory '
                  'that ran out; make room if it was the disk.')
     except KeyboardInterrupt:  # before the training, which has a handler of its own
         sys.exit(130)

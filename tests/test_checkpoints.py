@@ -222,3 +222,8 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, m
     with pytest.raises(SystemExit, match='error: --log_dir=.* cannot be used .*Permission denied'):
         run_main(*SHORT, f'--log_dir={tmp_path}')
     assert not os.listdir(tmp_path)
+
+
+def test_an_error_is_told_by_its_first_line_or_its_type():
+    assert checkpoints.first_line(ValueError('one\ntwo')) == 'one'
+    assert checkpoints.first_line(AssertionError()) == 'AssertionError'
