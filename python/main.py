@@ -16,6 +16,7 @@ The file follows the paper: flags, layers, losses, sparsity, net, training, eval
 """
 
 import copy
+import functools
 import math
 import re
 import sys
@@ -51,7 +52,7 @@ def define_flags():
                         'absent. None: a cache folder in your home.', **data)
     flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', **data)
 
-    flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', **net)
+    define_widths(net)
     define_float('dropout', 0.8, lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1',  # 1 - 1e-320 is 1, too
                  'Probability of KEEPING an output of fc1 and fc2 in training.', net)
 
@@ -82,25 +83,16 @@ def define_flags():
 
     for name in ('data_dir', 'log_dir'):
         flags.register_validator(name, lambda folder: folder != '', 'must be the name of a folder')
-    flags.register_validator(
-        'widths', lambda widths: len(widths) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in widths),
-        'must be four whole numbers from 1 to 999999, such as 64,128,512,256')
     flags.register_multi_flags_validator(
         ['widths', 'group_variance'], lambda f: f['group_variance'] == 0 or '1' not in f['widths'],
         'one group has no variance: make every width at least 2, or give --group_variance=0')
 
 
-def parse_flags(argv):
-    """Parses the command line: --help shows the flags in their groups, and a bad flag costs one line."""
-    if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
-        print(__doc__, *map(FLAGS.module_help, FLAG_GROUPS), sep='\n')
-        sys.exit()
-    try:
-        stray = FLAGS(argv)[1:]
-    except flags.Error as error:
-        sys.exit(f'error: {error}. See --help.')
-    if stray:
-        sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
+def define_widths(group):
+    flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', **group)
+    flags.register_validator(
+        'widths', lambda widths: len(widths) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in widths),
+        'must be four whole numbers from 1 to 999999, such as 64,128,512,256')
 
 
 # --------------------------------------------------------------------------------------------------------- layers
@@ -396,10 +388,26 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
     variables = lenet.trainable_variables
     gradients = tape.gradient(loss, variables)
     finite = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(t) for t in (loss, *gradients)]))
-    if finite:
+
+    def apply():
         optimizer.apply_gradients(zip(gradients, variables))
         lenet.step.assign_add(1)
-    return finite
+        return True
+
+    return tf.cond(finite, apply, lambda: False)
+
+
+def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
+    """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
+
+    It stops at the first that is not. What it does between two calls costs the host nothing, which counts on a GPU.
+    """
+    @tf.function(autograph=False)  # reading all that is called here for Python's own if and for would take seconds
+    def train_steps(count):
+        def one_step(done, _):
+            return done + 1, training_step(lenet, optimizer, *next_batch(), lambda_g, lambda_v)
+        return tf.while_loop(lambda done, finite: (done < count) & finite, one_step, [0, True])[1]
+    return train_steps
 
 
 def explain(lenet, images, labels, lambda_g, lambda_v):
@@ -449,15 +457,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
     def next_batch():
         return batch(images, labels, lenet.step, batch_size, seed)
 
-    @tf.function
-    def train_steps(count):
-        finite = True
-        for _ in tf.range(count):
-            finite = training_step(lenet, optimizer, *next_batch(), group_lasso, group_variance)
-            if not finite:
-                break
-        return finite
-
+    train_steps = training_loop(lenet, optimizer, next_batch, group_lasso, group_variance)
     with checkpoints.Run(log_dir, data, settings, {'versions': report.versions()}) as run:
         step, steps_per_call = run.restore(net=lenet, optimizer=optimizer), 1
         if step > max_steps:
@@ -510,7 +510,7 @@ def next_images(dataset, number, count=1000):
     return dataset.images[index], dataset.labels[index]
 
 
-@tf.function
+@tf.function(autograph=False)
 def measure(lenet, images, labels, training_status):
     """Dict of scalars for one batch: cross_entropy; accuracy, float64, so that 0.9 is 0.9; zero_activations by layer."""
     logits = lenet.net(images, training_status)
@@ -519,7 +519,7 @@ def measure(lenet, images, labels, training_status):
             'zero_activations': dict(lenet.zero_activations)}
 
 
-def evaluate(lenet, images, labels, batch_size=500):
+def evaluate(lenet, images, labels, batch_size=200):
     """The figures of `measure`, as floats, for any number of images: dropout off, weights thresholded."""
     parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
     figures = [measure(lenet, *part, training_status=False) for part in parts]
@@ -557,4 +557,4 @@ def main(_):
 
 if __name__ == '__main__':
     define_flags()
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=functools.partial(report.parse_flags, __doc__, FLAG_GROUPS))

@@ -1,9 +1,18 @@
-"""What a run shows: terminal, TensorBoard, settings.json and results.json. Import it before TensorFlow."""
+"""What a run shows: terminal, TensorBoard, settings.json and results.json. Import it before TensorFlow.
+
+As a command it writes the evaluations of a run to NAME.csv, and draws them as NAME.png; without --log_dir it draws anew
+what NAME.csv holds:
+
+    python report.py --log_dir=RUN --curve=NAME
+"""
 
 import contextlib
+import csv
 import datetime
+import functools
 import os
 import platform
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -17,6 +26,9 @@ def _import_tensorflow():
     their own, so that the last words of a TensorFlow that aborts are heard.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    # oneDNN's kernels also on CPUs without AVX-512: TensorFlow's own take twice as long for a convolution's input
+    # gradient. python/benchmark.py measures what it brings.
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     noise = r'WARNING: All log messages before|[IW]\d{4} |To enable the following instructions'
     if not (os.path.exists('/dev/nvidia0') or os.path.exists('/dev/dxg')):
         noise += r'|E\d{4} .*failed call to cuInit'  # no error on a machine without a GPU
@@ -37,6 +49,7 @@ def _import_tensorflow():
 tf = _import_tensorflow()
 import checkpoints
 import input_data
+from absl import app, flags
 import numpy as np
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
@@ -46,6 +59,24 @@ from tqdm import tqdm
 def versions():
     """The versions on which a run's last bits depend."""
     return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__}
+
+
+def parse_flags(doc, groups, argv):
+    """Parses a command line: --help shows the flags in their groups, and a bad flag costs one line.
+
+    Args:
+      doc: the program's docstring, for --help. groups: the module names under which its flags are defined.
+      argv: the command line, the program's name first.
+    """
+    if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
+        print(doc, *map(flags.FLAGS.module_help, groups), sep='\n')
+        sys.exit()
+    try:
+        stray = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        sys.exit(f'error: {str(error).rstrip(".")}. See --help.')
+    if stray:
+        sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
 
 
 @contextlib.contextmanager
@@ -185,3 +216,57 @@ class Report:
         self.bar.close()
         for writer in self.writers.values():
             writer.close()
+
+
+CURVES = {'test_accuracy': 'accuracy', 'mean_of_five': 'sparsity/mean_of_five', 'mean_of_four': 'sparsity/mean_of_four',
+          'all_weights': 'sparsity/all_weights'}  # columns of the CSV file, and TensorBoard's names
+
+
+def write_curve(log_dir, path):
+    """Writes the evaluations of a run as CSV, as TensorBoard shows them: without what a restart has made void."""
+    from tensorboard.backend.event_processing import plugin_event_accumulator  # the reader that TensorBoard uses
+    events = plugin_event_accumulator.EventAccumulator(str(log_dir / 'test'), size_guidance={'tensors': 0})  # 0: all
+    try:
+        events.Reload()
+        columns = [{event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
+                   for tag in CURVES.values()]
+    except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
+        raise checkpoints.RunError(f'--log_dir={log_dir} holds no evaluations of a run.') from error
+    with open(path, 'w', newline='') as file:
+        rows = csv.writer(file, lineterminator='\n')
+        rows.writerow(['step', *CURVES])
+        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in sorted(columns[0]))
+
+
+def draw_curve(path, picture):
+    """Draws what `write_curve` wrote: accuracy above, the three sparsities below, against the step."""
+    from matplotlib import pyplot  # slow to import, and a run needs none of it
+    with open(path, newline='') as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row['step']) for row in rows]
+    figure, (above, below) = pyplot.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
+    above.plot(steps, [100 * float(row['test_accuracy']) for row in rows], color='black', linewidth=0.8)
+    above.set(ylabel='accuracy (%)', ylim=(90, 100), title='the next 1,000 test images, weights thresholded')
+    for name, title, style in (('all_weights', 'all weights', '-'), ('mean_of_four', 'mean of the four regularised layers', '--'),
+                               ('mean_of_five', "mean of the five layers, the paper's", ':')):
+        below.plot(steps, [100 * float(row[name]) for row in rows], style, color='black', label=title)
+    below.set(xlabel='step', ylabel='sparsity (%)', xlim=(0, None), ylim=(0, None))
+    below.legend()
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=120)
+    pyplot.close(figure)
+
+
+def main(_):
+    path, picture = (pathlib.Path(f'{flags.FLAGS.curve}.{suffix}') for suffix in ('csv', 'png'))
+    with one_line_errors():
+        if flags.FLAGS.log_dir:
+            write_curve(pathlib.Path(flags.FLAGS.log_dir), path)
+        draw_curve(path, picture)
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('log_dir', None, "A run's folder.", allow_override=True, module_name='Report')
+    flags.DEFINE_string('curve', None, 'Where to write, without .csv and .png.', required=True, module_name='Report')
+    app.run(main, flags_parser=functools.partial(parse_flags, __doc__, ['Report']))

@@ -27,7 +27,7 @@ def run_main():
     """Runs main.py's command line in this process: run_main('--flag=value', ...) -> status."""
     def run(*arguments):
         with flagsaver.flagsaver():
-            return main.main(main.parse_flags(['main.py', *map(str, arguments)]))
+            return main.main(main.report.parse_flags(main.__doc__, main.FLAG_GROUPS, ['main.py', *map(str, arguments)]))
     return run
 
 

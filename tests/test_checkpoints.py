@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator  # the
 import checkpoints
 import input_data
 import main
+import report
 
 SCRIPT = pathlib.Path(main.__file__)
 LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=600', '--eval_interval=100',
@@ -93,6 +94,12 @@ def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_
             assert curve(tmp_path, part, tag) == curve(uninterrupted, part, tag)
         assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 601, 100))
     assert len(steps_saved(tmp_path)) <= 3 + 3  # a kill may orphan one
+    for folder, name in ((tmp_path, 'killed'), (uninterrupted, 'whole')):
+        report.write_curve(folder, tmp_path / f'{name}.csv')
+    written = (tmp_path / 'killed.csv').read_text()
+    assert written == (tmp_path / 'whole.csv').read_text()
+    assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,all_weights\n0,')
+    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == list(range(0, 601, 100))
 
     assert run_main(*LONG, f'--log_dir={tmp_path}') == 0  # a finished run prints its report again
     table = re.compile(r'\nlayer.*validation[^\n]*', re.DOTALL)
@@ -227,3 +234,14 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, m
 def test_an_error_is_told_by_its_first_line_or_its_type():
     assert checkpoints.first_line(ValueError('one\ntwo')) == 'one'
     assert checkpoints.first_line(AssertionError()) == 'AssertionError'
+
+
+@pytest.mark.skipif(not pathlib.Path('/proc/self/statm').exists(), reason='reads the resident set from /proc')
+def test_memory_is_flat_over_a_run(tmp_path):
+    process = start(tmp_path, *LONG, '--max_steps=1000', '--eval_interval=20')
+    resident = {}
+    for line in process.stdout:
+        if line.startswith('step'):
+            resident[int(line.split()[1])] = int(pathlib.Path(f'/proc/{process.pid}/statm').read_text().split()[1])
+    assert process.wait() == 0
+    assert resident[1000] < 1.05 * resident[200]
