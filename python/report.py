@@ -49,7 +49,7 @@ def _import_tensorflow():
 tf = _import_tensorflow()
 import checkpoints
 import input_data
-from absl import app, flags
+from absl import app, flags, logging
 import numpy as np
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api as hparams
@@ -259,6 +259,7 @@ def draw_curve(path, picture):
 
 
 def main(_):
+    logging.set_verbosity(logging.ERROR)  # the reader reports each file, and each restart, as news
     path, picture = (pathlib.Path(f'{flags.FLAGS.curve}.{suffix}') for suffix in ('csv', 'png'))
     with one_line_errors():
         if flags.FLAGS.log_dir:
