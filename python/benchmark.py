@@ -17,7 +17,6 @@ import concurrent.futures
 import datetime
 import functools
 import importlib.util
-import math
 import multiprocessing
 import os
 import platform
@@ -36,7 +35,6 @@ import tensorflow as tf
 FLAGS = flags.FLAGS
 ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'  # set by report.py; empty, it leaves the choice to TensorFlow
 MATRIX = 2048        # rows and columns: the products of a step are about as large
-EVALUATED = 1000     # images, as in an evaluation on the way
 
 
 def define_flags():
@@ -47,20 +45,13 @@ def define_flags():
     main.define_widths(group)
 
 
-def macs(lenet):
-    """Multiply-accumulates of the forward pass for one image, by layer (dict of ints); biases are not counted."""
-    height, width, _ = lenet.image_shape
-    positions = {'conv1': height * width, 'conv2': math.ceil(height / 2) * math.ceil(width / 2)}
-    return {name: math.prod(weight.shape) * positions.get(name, 1) for name, weight in lenet.weights.items()}
-
-
 def training_flop(lenet, batch_size):
     """Floating-point operations of one step's layers, two a multiply-accumulate.
 
     A layer's forward pass, the gradient by its weights and the gradient by its input cost the same; nobody asks for the
     gradient by the images.
     """
-    of_layer = macs(lenet)
+    of_layer = main.macs(lenet.image_shape, lenet.widths)
     return 2 * batch_size * (3 * sum(of_layer.values()) - of_layer['conv1'])
 
 
@@ -83,7 +74,7 @@ def workload(name, batch_size, widths):
         steps = main.training_loop(lenet, optimizer, next_batch, 0.001, 0.01)
         return lambda count: steps(tf.constant(count))
     if name == 'evaluation':
-        return lambda count: [main.evaluate(lenet, *main.next_images(data.test, i, EVALUATED)) for i in range(count)]
+        return lambda count: [main.evaluate(lenet, *main.batch(*data.test, i, main.EVALUATED, 0)) for i in range(count)]
     if name == 'torch':
         return torch_steps(data.train, batch_size, widths)
     matrix = tf.random.stateless_normal([MATRIX, MATRIX], [0, 0])
@@ -199,7 +190,7 @@ def show_speeds(batch_size, widths, rounds, steps):
     other = concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C ends this one
     training = training_flop(lenet, batch_size), batch_size, steps
-    evaluation = 2 * EVALUATED * sum(macs(lenet).values()), EVALUATED, 1
+    evaluation = 2 * main.EVALUATED * sum(main.macs(lenet.image_shape, lenet.widths).values()), main.EVALUATED, 1
     rows = {  # title: (workload, in the other process?, FLOP, images, how many in a round)
         'float32 matrix product': ('product', False, 2 * MATRIX**3, None, 1),
         'training step': ('training', False, *training),

@@ -41,8 +41,11 @@ def identity(data, settings):
     content = hashlib.sha256()
     for array in data.train:
         content.update(np.ascontiguousarray(array))
+    # The length of a run decides its weights where the learning rate falls towards its end, and only there.
+    constant = settings['final_learning_rate'] is None
+    left_out = {*NOT_IDENTIFYING, 'final_learning_rate'} if constant else {*NOT_IDENTIFYING} - {'max_steps'}
     numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
-               for name, value in settings.items() if name not in NOT_IDENTIFYING}
+               for name, value in settings.items() if name not in left_out}
     return {'dataset': data.name, 'train_sha256': content.hexdigest(), **numbers}
 
 
@@ -129,6 +132,13 @@ class Run:
             raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
                            'Give another --log_dir.')
 
+    def _inside(self):
+        """The run's folder as working directory, in which its checkpoints are plain 'checkpoints/step-N'.
+
+        TensorFlow reads and prunes whatever matches a checkpoint's path, and a folder's name may be a pattern: run[12].
+        """
+        return contextlib.chdir(self.folder)
+
     def restore(self, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one.
 
@@ -139,28 +149,38 @@ class Run:
           int, the step of the checkpoint; 0 in a new folder.
 
         Raises:
-          RunError: there are checkpoints, and none can be read, or a new one cannot be written.
+          RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps; a new
+            one cannot be written.
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=3, checkpoint_name='step')
+        with self._inside():
+            self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3, checkpoint_name='step')
         # By the files themselves: CheckpointManager knows none if its own state file is gone.
         found = {int(match[1]) for path in folder.glob('step-*') if (match := re.match(r'step-(\d+)\.', path.name))}
         for step in sorted(found, reverse=True):
             try:
-                checkpoint.read(str(folder / f'step-{step}')).assert_existing_objects_matched().expect_partial()
+                with self._inside():
+                    checkpoint.read(f'checkpoints/step-{step}').assert_existing_objects_matched().expect_partial()
                 return step
             except Exception as error:  # a damaged file shows itself in many ways
                 print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
                       f'({first_line(error)})', file=sys.stderr)
         if any(found):  # a broken checkpoint of step 0 loses nothing
             raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir to start anew.')
+        made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint') if (self.folder / name).exists()]
+        if not found and (made or folder.is_dir() and not os.listdir(folder)):
+            raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but its '
+                           'checkpoints are gone. Put them back, or give another --log_dir to start anew.')
         self.save(0)
         return 0
 
     def save(self, step):
         """Writes the checkpoint of a step, and removes the oldest of more than three."""
         try:
-            self._manager.save(checkpoint_number=step)
+            with self._inside():
+                self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
+            with contextlib.suppress(OSError):  # an empty folder would tell of checkpoints that are gone
+                (self.folder / 'checkpoints').rmdir()
             raise RunError(f'the checkpoint of step {step} cannot be written ({first_line(error)}). The one '
                            'before it is intact: make room, and the same command continues from there.') from error

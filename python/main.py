@@ -42,11 +42,6 @@ def define_flags():
     data, net, sparsity, training, output = ({'module_name': group} for group in FLAG_GROUPS)
     not_negative = (lambda x: 0 <= x < 3.4e38), 'finite and at least 0'  # finite in float32
 
-    def define_float(name, default, valid, bounds, text, group):
-        """Chained comparisons as bounds, because NaN passes absl's own."""
-        flags.DEFINE_float(name, default, text, **group)
-        flags.register_validator(name, valid, f'must be {bounds}')
-
     flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.', **data)
     flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when '
                         'absent. None: a cache folder in your home.', **data)
@@ -67,8 +62,7 @@ def define_flags():
                  'Nets.', sparsity)
 
     flags.DEFINE_integer('max_steps', 100000, 'Steps to train.', lower_bound=0, upper_bound=10**9, **training)
-    define_float('learning_rate', 0.0001, lambda r: 0 < r < 3.4e38, 'finite and above 0', "Adam's learning rate.",
-                 training)
+    define_learning_rates(training)
     flags.DEFINE_integer('batch_size', 100, 'Images a step.', lower_bound=1, upper_bound=100000, **training)
     flags.DEFINE_integer('seed', 0, 'Decides the initial weights, the order of the images, dropout, masks and '
                          '--fake_data.', lower_bound=0, upper_bound=2**31 - 1, **training)
@@ -80,6 +74,8 @@ def define_flags():
     flags.DEFINE_integer('checkpoint_interval', 250, 'Steps between checkpoints.', lower_bound=1, **output)
     define_float('target_accuracy', None, lambda a: a is None or 0 <= a <= 1, 'from 0 to 1', 'Exit with status 1 if the '
                  'accuracy on the whole test set, thresholded, ends below this share.', output)
+    define_float('target_sparsity', None, lambda s: s is None or 0 <= s <= 1, 'from 0 to 1', 'Exit with status 1 if the '
+                 'global sparsity, the share of all weights that count as zero, ends below this.', output)
 
     for name in ('data_dir', 'log_dir'):
         flags.register_validator(name, lambda folder: folder != '', 'must be the name of a folder')
@@ -88,8 +84,25 @@ def define_flags():
         'one group has no variance: make every width at least 2, or give --group_variance=0')
 
 
-def define_widths(group):
-    flags.DEFINE_list('widths', '64,128,512,256', 'Outputs of conv1, conv2, fc1 and fc2.', **group)
+def define_float(name, default, valid, bounds, text, group):
+    """Chained comparisons as bounds, because NaN passes absl's own."""
+    flags.DEFINE_float(name, default, text, **group)
+    flags.register_validator(name, valid, f'must be {bounds}')
+
+
+def define_learning_rates(group, default=0.0001, final=None):
+    define_float('learning_rate', default, lambda r: 0 < r < 3.4e38, 'finite and above 0', "Adam's learning rate.", group)
+    define_float('final_learning_rate', final, lambda r: r is None or 0 <= r < 3.4e38, 'finite and at least 0', 'The rate '
+                 'falls to this at --max_steps, along half a cosine; --max_steps then belongs to what makes a run. None: it '
+                 'is constant.', group)
+    flags.register_multi_flags_validator(
+        ['learning_rate', 'final_learning_rate'],
+        lambda f: f['final_learning_rate'] is None or f['final_learning_rate'] <= f['learning_rate'],
+        'the rate falls: --final_learning_rate must be at most --learning_rate')
+
+
+def define_widths(group, default='64,128,512,256'):
+    flags.DEFINE_list('widths', default, 'Outputs of conv1, conv2, fc1 and fc2.', **group)
     flags.register_validator(
         'widths', lambda widths: len(widths) == 4 and all(re.fullmatch('[1-9][0-9]{0,5}', n) for n in widths),
         'must be four whole numbers from 1 to 999999, such as 64,128,512,256')
@@ -285,8 +298,20 @@ def sparsity(weights, threshold):
             tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
 
 
+def macs(image_shape, widths):
+    """Multiply-accumulates of the forward pass for one image, by layer, as a dict of ints; biases are not counted.
+
+    Args:
+      image_shape: (height, width, channels). widths: outputs of conv1, conv2, fc1 and fc2.
+    """
+    (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
+    half, quarter = (math.ceil(height / n) * math.ceil(width / n) for n in (2, 4))  # positions after each pooling
+    return {'conv1': height * width * 25 * channels * conv1, 'conv2': half * 25 * conv1 * conv2,
+            'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
+
+
 def sparsity_figures(lenet):
-    """All that is reported of a net's sparsity, as a dict of plain numbers."""
+    """All that is reported of a net's sparsity, as a dict of plain numbers; `macs`: without the groups that are dead."""
     everything = list(lenet.weights.values())
     mean_of_five, left = sparsity(everything, lenet.threshold)
     mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
@@ -295,9 +320,13 @@ def sparsity_figures(lenet):
     for name, weight in lenet.weights.items():
         norms = group_norms(sparsify(weight, lenet.threshold))
         layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]),
-                        'groups_alive': int(tf.math.count_nonzero(norms)), 'groups': norms.shape[0]}
+                        'groups_alive': int(tf.math.count_nonzero(norms)), 'groups': norms.shape[0],
+                        'largest_norms': np.sort(norms)[:-3:-1].tolist()}  # two: one group may carry the variance
+    alive = [layers[name]['groups_alive'] for name in REGULARISED]
     return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
-            'all_weights': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers}
+            'global_sparsity': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers,
+            'macs': sum(macs(lenet.image_shape, alive).values()),
+            'macs_dense': sum(macs(lenet.image_shape, lenet.widths).values())}
 
 
 # ------------------------------------------------------------------------------------------------------------ net
@@ -360,11 +389,14 @@ class LeNet(Layers):
 
 # ------------------------------------------------------------------------------------------------------- training
 
-def batch(images, labels, step, batch_size, seed):
-    """The images and labels of one step (int64 scalar), a pure function of (seed, step).
+EVALUATED = 1000  # test images of a periodic evaluation: the authors' program
 
-    Each epoch takes the training set, all of `images` and `labels`, in an order of its own; a batch may run across the
-    end of an epoch.
+
+def batch(images, labels, step, batch_size, seed):
+    """The images and labels of one step (int, or int64 scalar), a pure function of (seed, step).
+
+    Each epoch takes all of `images` and `labels` in an order of its own; a batch may run across the end of an epoch.
+    The periodic evaluation takes its test images likewise, its number in place of the step (the authors' program).
     """
     position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     size = tf.shape(labels, tf.int64)[0]
@@ -432,7 +464,7 @@ def explain(lenet, images, labels, lambda_g, lambda_v):
 
 def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
           group_lasso=0.001, group_variance=0.01, random_sparsity=0.0, widths=(64, 128, 512, 256), batch_size=100,
-          seed=0, eval_interval=100, checkpoint_interval=250):
+          final_learning_rate=None, seed=0, eval_interval=100, checkpoint_interval=250):
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
@@ -450,9 +482,12 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
     # First of all, while the arguments are the only local names.
     settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
     lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
-    optimizer = tf.keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # TensorFlow 1's epsilon
+    rate = learning_rate if final_learning_rate is None else tf.keras.optimizers.schedules.CosineDecay(
+        learning_rate, max(1, max_steps), alpha=final_learning_rate / learning_rate)
+    optimizer = tf.keras.optimizers.Adam(rate, epsilon=1e-8)  # TensorFlow 1's epsilon
     optimizer.build(lenet.trainable_variables)
     images, labels = map(tf.constant, data.train)
+    test, test_size = [*map(tf.constant, data.test)], min(EVALUATED, len(data.test.labels))
 
     def next_batch():
         return batch(images, labels, lenet.step, batch_size, seed)
@@ -472,7 +507,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
         while True:
             if step % eval_interval == 0:
                 show.evaluation(step, train=measure(lenet, *next_batch(), training_status=True),
-                                test=evaluate(lenet, *next_images(data.test, step // eval_interval)),
+                                test=evaluate(lenet, *batch(*test, step // eval_interval, test_size, seed)),
                                 penalties=penalties(lenet.regularised(), group_lasso, group_variance),
                                 sparsity=sparsity_figures(lenet),
                                 norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
@@ -502,13 +537,6 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
 
 
 # ----------------------------------------------------------------------------------------------------- evaluation
-
-def next_images(dataset, number, count=1000):
-    """Images and labels for evaluation `number`: the next 1,000 each time, round and round (the authors' program)."""
-    count = min(count, len(dataset.labels))
-    index = (number * count + np.arange(count)) % len(dataset.labels)
-    return dataset.images[index], dataset.labels[index]
-
 
 @tf.function(autograph=False)
 def measure(lenet, images, labels, training_status):
@@ -549,9 +577,10 @@ def main(_):
         settings = {name: FLAGS[name].value for name in train.__kwdefaults__}  # each has a flag of its name
         settings['widths'] = [int(n) for n in FLAGS.widths]
         figures = train(mnist, FLAGS.log_dir, **settings)
-    accuracy = figures['test']['accuracy']
-    if FLAGS.target_accuracy is not None and accuracy < FLAGS.target_accuracy:
-        sys.exit(f'error: test accuracy {accuracy:.4f} is below --target_accuracy={FLAGS.target_accuracy}')
+    for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
+                               ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
+        if FLAGS[flag].value is not None and figure < FLAGS[flag].value:
+            sys.exit(f'error: {name} {figure:.4f} is below --{flag}={FLAGS[flag].value}')
     return 0
 
 

@@ -57,8 +57,10 @@ from tqdm import tqdm
 
 
 def versions():
-    """The versions on which a run's last bits depend."""
-    return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__}
+    """What a run's last bits depend on, besides its settings: versions, and what the sums are split over."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # the former on Linux
+    return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__, 'cores': cores,
+            'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS')}
 
 
 def parse_flags(doc, groups, argv):
@@ -143,7 +145,8 @@ class Report:
                     tf.summary.graph(graph)
                     tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
                     # A trial of its own for each writer, or TensorBoard shows the mean of their accuracies.
-                    hparams.hparams({'dataset': data.name, **settings, 'widths': str(settings['widths'])},
+                    shown = {key: value for key, value in settings.items() if value is not None}
+                    hparams.hparams({'dataset': data.name, **shown, 'widths': str(settings['widths'])},
                                     trial_id=f'{folder.name}/{name}')
         self.started = time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
@@ -175,7 +178,7 @@ class Report:
                     tf.summary.scalar(f'loss/{term}', value)
                 tf.summary.scalar('loss/total', sum(map(float, terms.values())))
                 tf.summary.scalar('accuracy', figures['accuracy'])
-                for measure in ('mean_of_five', 'mean_of_four', 'all_weights'):
+                for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity'):
                     tf.summary.scalar(f'sparsity/{measure}', sparsity[measure])
                 for layer, of_layer in sparsity['layers'].items():
                     tf.summary.scalar(f'zero_weights/{layer}', of_layer['zero_share'])
@@ -200,9 +203,10 @@ class Report:
             print(f'{name:8}  {layer["zero_share"]:12.2%}  {layer["groups_alive"]:5d} of {layer["groups"]:5d}')
         for title, share in (('mean of the five layers, as in the paper', 'mean_of_five'),
                              ('mean of the four regularised layers', 'mean_of_four'),
-                             ('share of all weights', 'all_weights')):
+                             ('global, share of all weights', 'global_sparsity')):
             print(f'sparsity, {title + ":":42} {figures[share]:7.2%}')
-        print(f'weights left: {figures["weights_left"]:,} of {figures["weights"]:,}\n')
+        print(f'weights left: {figures["weights_left"]:,} of {figures["weights"]:,}')
+        print(f'multiply-accumulates an image: {figures["macs"]:,} without the dead groups, of {figures["macs_dense"]:,}\n')
         print(f'{"accuracy":10}  {"images":>6}  {"thresholded":>11}  {"as trained":>10}')
         for part in ('test', 'validation'):
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
@@ -219,7 +223,7 @@ class Report:
 
 
 CURVES = {'test_accuracy': 'accuracy', 'mean_of_five': 'sparsity/mean_of_five', 'mean_of_four': 'sparsity/mean_of_four',
-          'all_weights': 'sparsity/all_weights'}  # columns of the CSV file, and TensorBoard's names
+          'global_sparsity': 'sparsity/global_sparsity'}  # columns of the CSV file, and TensorBoard's names
 
 
 def write_curve(log_dir, path):
@@ -247,7 +251,7 @@ def draw_curve(path, picture):
     figure, (above, below) = pyplot.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
     above.plot(steps, [100 * float(row['test_accuracy']) for row in rows], color='black', linewidth=0.8)
     above.set(ylabel='accuracy (%)', ylim=(90, 100), title='the next 1,000 test images, weights thresholded')
-    for name, title, style in (('all_weights', 'all weights', '-'), ('mean_of_four', 'mean of the four regularised layers', '--'),
+    for name, title, style in (('global_sparsity', 'all weights', '-'), ('mean_of_four', 'mean of the four regularised layers', '--'),
                                ('mean_of_five', "mean of the five layers, the paper's", ':')):
         below.plot(steps, [100 * float(row[name]) for row in rows], style, color='black', label=title)
     below.set(xlabel='step', ylabel='sparsity (%)', xlim=(0, None), ylim=(0, None))

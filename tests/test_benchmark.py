@@ -29,8 +29,8 @@ np.savez(sys.argv[1], logits, loss, *tape.gradient(loss, net.trainable_variables
 
 def test_multiply_accumulates_and_operations_of_the_papers_net():
     lenet = main.LeNet((28, 28, 1), (64, 128, 512, 256), 0.8, 0.001, 0.0, 0)
-    assert benchmark.macs(lenet) == {'conv1': 28 * 28 * 25 * 64, 'conv2': 14 * 14 * 25 * 64 * 128,
-                                     'fc1': 6272 * 512, 'fc2': 512 * 256, 'softmax': 2560}
+    assert main.macs(lenet.image_shape, lenet.widths) == {'conv1': 28 * 28 * 25 * 64, 'conv2': 14 * 14 * 25 * 64 * 128,
+                                                              'fc1': 6272 * 512, 'fc2': 512 * 256, 'softmax': 2560}
     assert benchmark.training_flop(lenet, 100) == 200 * (2 * 1254400 + 3 * (40140800 + 3211264 + 131072 + 2560))
 
 

@@ -98,7 +98,7 @@ def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_
         report.write_curve(folder, tmp_path / f'{name}.csv')
     written = (tmp_path / 'killed.csv').read_text()
     assert written == (tmp_path / 'whole.csv').read_text()
-    assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,all_weights\n0,')
+    assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n0,')
     assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == list(range(0, 601, 100))
 
     assert run_main(*LONG, f'--log_dir={tmp_path}') == 0  # a finished run prints its report again
@@ -126,6 +126,76 @@ def test_a_larger_max_steps_extends_a_finished_run(run_main, tmp_path, capsys):
     assert 'continued from step 3' in capsys.readouterr().out
     assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
     assert steps_saved(tmp_path / 'parts') == {3, 4, 6}
+
+
+def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp_path):
+    """Stopped by an error at the evaluation of step 4, with the checkpoint of step 4 on the disk."""
+    falling = (*SHORT, '--learning_rate=0.01', '--final_learning_rate=1e-5')
+    assert run_main(*falling, f'--log_dir={tmp_path / "whole"}') == 0
+    with pytest.MonkeyPatch.context() as patch:
+        original = report.Report.progress
+
+        def progress(self, *arguments):
+            original(self, *arguments)
+            if len(steps_saved(tmp_path / 'parts')) == 3:
+                raise checkpoints.RunError('cut')
+
+        patch.setattr(report.Report, 'progress', progress)
+        with pytest.raises(SystemExit, match='cut'):
+            run_main(*falling, f'--log_dir={tmp_path / "parts"}')
+    assert steps_saved(tmp_path / 'parts') == {0, 2, 4}
+    with pytest.raises(SystemExit, match=r'other settings: max_steps \(6.0 there, 8.0 here\)'):
+        run_main(*falling, f'--log_dir={tmp_path / "parts"}', '--max_steps=8')
+    assert run_main(*falling, f'--log_dir={tmp_path / "parts"}') == 0
+    assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
+
+
+@pytest.mark.parametrize('name', ['[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d'])
+def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, tmp_path, capsys, name):
+    """TensorFlow takes the paths of checkpoints as patterns; the neighbours' names are what these would match."""
+    neighbours = ['run1', 'run2', 'ab', 'a', 'b', '2 thesis', 'backslash']
+    for other in neighbours:
+        (tmp_path / other / 'checkpoints').mkdir(parents=True)
+        for step in range(0, 10, 2):
+            for suffix in ('index', 'data-00000-of-00001'):
+                (tmp_path / other / 'checkpoints' / f'step-{step}.{suffix}').write_text(other)
+    assert run_main(*SHORT, f'--log_dir={tmp_path / name}', '--max_steps=4') == 0
+    assert run_main(*SHORT, f'--log_dir={tmp_path / name}') == 0
+    shown = capsys.readouterr()
+    assert 'continued from step 4' in shown.out and shown.err == ''
+    assert steps_saved(tmp_path / name) == {2, 4, 6} and len(list((tmp_path / name / 'checkpoints').iterdir())) == 7
+    for other in neighbours:
+        files = list((tmp_path / other / 'checkpoints').iterdir())
+        assert len(files) == 10 and all(file.read_text() == other for file in files)
+    assert sorted(os.listdir(tmp_path)) == sorted([*neighbours, name])
+
+
+@pytest.mark.parametrize('left', ['results.json', 'train', 'test', 'checkpoints', 'checkpoints/checkpoint'])
+def test_a_run_whose_checkpoints_are_gone_does_not_start_anew_in_silence(run_main, tmp_path, left):
+    """Of a run's files only settings.json and `left` are there."""
+    assert run_main(*SHORT, f'--log_dir={tmp_path / "run"}') == 0
+    for path in sorted((tmp_path / 'run').rglob('*'), reverse=True):  # what is inside a folder before it
+        name = path.relative_to(tmp_path / 'run').as_posix()
+        if not (name == 'settings.json' or name.startswith(left + '/') and left != 'checkpoints' or left.startswith(name)):
+            path.rmdir() if path.is_dir() else path.unlink()
+    before = sorted((tmp_path / 'run').rglob('*'))
+    with pytest.raises(SystemExit, match='checkpoints are gone. Put them back, or give another --log_dir') as stop:
+        run_main(*SHORT, f'--log_dir={tmp_path / "run"}')
+    assert left.split('/')[0] in stop.value.code and '\n' not in stop.value.code
+    assert sorted((tmp_path / 'run').rglob('*')) == before
+
+
+def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_path, monkeypatch):
+    """By a kill in the middle of writing it, and by a full disk."""
+    def fail(self, **_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.CheckpointManager, 'save', fail)
+        with pytest.raises(SystemExit, match='No space left'):
+            run_main(*SHORT, f'--log_dir={tmp_path}')
+    (tmp_path / 'checkpoints' / 'step-0_temp').mkdir(parents=True)
+    assert run_main(*SHORT, f'--log_dir={tmp_path}') == 0
 
 
 @pytest.mark.parametrize('damage', ['cut short', 'other bytes', 'no data'])

@@ -116,6 +116,26 @@ def test_sparsity_is_the_unweighted_mean_over_layers_and_counts_what_is_left():
     assert left == sum(sum(abs(v) > 0.5 for v in w.ravel()) for w in weights)
 
 
+@pytest.mark.parametrize('shape', [(28, 28, 1), (32, 30, 3), (9, 7, 2)], ids=str)
+def test_multiply_accumulates_are_counted_where_the_weights_are_used(shape):
+    """A weight of a convolution is used at each position of its output, one of a dense layer once."""
+    net = main.LeNet(shape, (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    expected = {name: weight.shape.num_elements() for name, weight in net.weights.items()}
+    expected['conv1'] *= shape[0] * shape[1]
+    expected['conv2'] *= -(-shape[0] // 2) * -(-shape[1] // 2)
+    assert main.macs(shape, (3, 4, 6, 5)) == expected
+
+
+def test_dead_groups_are_left_out_of_the_multiply_accumulates():
+    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    for name, dead in (('conv1', 1), ('conv2', 2), ('fc1', 3), ('fc2', 4)):
+        weight = net.weights[name].numpy()
+        weight[..., :dead] = 0.001  # the threshold itself
+        net.weights[name].assign(weight)
+    figures = main.sparsity_figures(net)
+    assert figures['macs'] == 28**2 * 25 * 2 + 14**2 * 25 * 2 * 2 + 49 * 2 * 3 + 3 * 1 + 1 * 10
+
+
 @pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras's own, in saving
 def test_regularizer_inside_a_keras_model(tmp_path):
     def regularizer():

@@ -41,6 +41,9 @@ def working_directory(tmp_path, monkeypatch):
     ('--random_sparsity=1', 'at least 0 and below 1'), ('--random_sparsity=-0.1', 'at least 0 and below 1'),
     ('--random_sparsity=nan', 'at least 0 and below 1'),
     ('--target_accuracy=95', 'from 0 to 1'), ('--target_accuracy=nan', 'from 0 to 1'),
+    ('--target_sparsity=95', 'from 0 to 1'), ('--target_sparsity=nan', 'from 0 to 1'),
+    ('--final_learning_rate=-1', 'finite and at least 0'), ('--final_learning_rate=nan', 'finite and at least 0'),
+    ('--final_learning_rate=0.001', 'must be at most --learning_rate'),
     ('--widths=64,128,512', 'four whole numbers'), ('--widths=64,128,512,0', 'four whole numbers'),
     ('--widths=64,128,512,x', 'four whole numbers'),
     ('--widths=01,2,3,4', 'four whole numbers'), ('--widths=', 'four whole numbers'),
@@ -123,10 +126,11 @@ def test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_e
     for argument in ('--max_steps=5', '--eval_interval=3', '--checkpoint_interval=3', '--sparsity_threshold=0.01',
                      '--target_accuracy=0', '--widths=3, 4,6,5', '--data_dir=elsewhere'):
         assert folders(argument) == first
-    for number, argument in enumerate(('--seed=1', '--batch_size=99', '--group_lasso=0', '--group_variance=0.1',
-                                       '--learning_rate=0.1', '--dropout=1', '--widths=3,4,6,4',
-                                       '--random_sparsity=0.5')):
-        assert len(folders(argument)) == number + 2
+    for number, arguments in enumerate((
+            ['--seed=1'], ['--batch_size=99'], ['--group_lasso=0'], ['--group_variance=0.1'], ['--learning_rate=0.1'],
+            ['--dropout=1'], ['--widths=3,4,6,4'], ['--random_sparsity=0.5'], ['--final_learning_rate=0'],
+            ['--final_learning_rate=1e-5'], ['--final_learning_rate=1e-5', '--max_steps=5'])):
+        assert len(folders(*arguments)) == number + 2
 
 
 def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, tmp_path):
@@ -209,17 +213,22 @@ def test_an_accuracy_of_exactly_the_target_passes():
     assert main.evaluate(net, images, labels)['accuracy'] == 0.9
 
 
-@pytest.mark.parametrize('accuracy, other, passes', [(0.5, 0.9, False), (0.6, 0.1, True), (0.9, 0.1, True)])
-def test_the_accuracy_gate_looks_at_the_thresholded_test_accuracy(run_main, monkeypatch, accuracy, other, passes):
+@pytest.mark.parametrize('flags, message', [
+    (['--target_accuracy=0.5', '--target_sparsity=0.7'], None),
+    (['--target_accuracy=0.6'], 'test accuracy 0.5000 is below --target_accuracy=0.6'),
+    (['--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8'),
+    (['--target_accuracy=0.1', '--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8')])
+def test_the_gates_look_at_the_thresholded_test_accuracy_and_at_the_global_sparsity(run_main, monkeypatch, flags, message):
+    others = {'accuracy': 0.9, 'accuracy_as_trained': 0.9}
     monkeypatch.setattr(main, 'train', lambda *_, **settings: {
-        'test': {'accuracy': accuracy, 'accuracy_as_trained': other},
-        'validation': {'accuracy': other, 'accuracy_as_trained': other}})
+        'test': {'accuracy': 0.5, 'accuracy_as_trained': 0.9}, 'validation': others,
+        'mean_of_five': 0.9, 'mean_of_four': 0.9, 'global_sparsity': 0.7})
     monkeypatch.setattr(main.train, '__kwdefaults__', {}, raising=False)
-    if passes:
-        assert run_main('--fake_data', '--target_accuracy=0.6') == 0
+    if message:
+        with pytest.raises(SystemExit, match=f'^error: {message}$'):
+            run_main('--fake_data', *flags)
     else:
-        with pytest.raises(SystemExit, match='error: test accuracy 0.5000 is below --target_accuracy=0.6'):
-            run_main('--fake_data', '--target_accuracy=0.6')
+        assert run_main('--fake_data', *flags) == 0
 
 
 def test_real_digits_are_learnt(run_main):
@@ -252,7 +261,7 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     layers = (*main.REGULARISED, 'softmax')
     assert set(events.Tags()['tensors']) == {
         'accuracy', 'images', *(f'loss/{term}' for term in ('cross_entropy', 'group_lasso', 'group_variance', 'total')),
-        *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'all_weights')),
+        *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity')),
         *(f'{kind}/{layer}' for kind in ('zero_weights', 'groups_alive', 'zero_activations', 'group_norms')
           for layer in layers), '_hparams_/session_start_info'}
     assert events.Graph().node
@@ -298,8 +307,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     names = list(net.weights)
     layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i}
               for i, name in enumerate(names)}
-    sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'all_weights': 0.83, 'weights_left': 1234, 'weights': 5678,
-                'layers': layers}
+    sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'global_sparsity': 0.83, 'weights_left': 1234, 'weights': 5678,
+                'layers': layers, 'macs': 4321, 'macs_dense': 8765}
     measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}
@@ -315,8 +324,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     shown = ' '.join(capsys.readouterr().out.split())
     for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 sparsity 0.6100 weights left 1,234 2,000 images/s '
                  '0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
-                 'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'share of all weights: 83.00%',
-                 'weights left: 1,234 of 5,678', 'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
+                 'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
+                 'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765', 'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
         assert text in shown
     for i, part in enumerate(('train', 'test')):
         events = event_accumulator.EventAccumulator(str(tmp_path / part), size_guidance={'tensors': 0})
@@ -327,7 +336,7 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
 
         expected = {'accuracy': 0.25 + i / 2, 'loss/cross_entropy': 1.5 + i, 'loss/group_lasso': 10,
                     'loss/group_variance': 20, 'loss/total': 31.5 + i, 'sparsity/mean_of_five': 0.61,
-                    'sparsity/mean_of_four': 0.72, 'sparsity/all_weights': 0.83}
+                    'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
         for j, name in enumerate(names):
             expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j,
                          f'zero_activations/{name}': i / 2 + j / 16}
@@ -338,15 +347,21 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
         assert b'seed' in events.summary_metadata['_hparams_/session_start_info'].plugin_data.content
 
 
-def test_evaluations_walk_through_the_test_images(train, monkeypatch):
+def test_evaluations_go_through_the_test_images_in_a_new_order_each_epoch(train, monkeypatch):
+    """As the reader of the authors' program does: 1,000 at a time, across the end of an epoch."""
     data = input_data.read_data_sets(fake_data=True)
     images = np.concatenate([data.train.images, data.test.images])[:2500]
     labels = np.concatenate([data.train.labels, data.test.labels])[:2500]
+    images[:, 0, 0, 0] = np.arange(2500) / 2500  # so that each can be told
     seen, original = [], main.evaluate
-    monkeypatch.setattr(main, 'evaluate', lambda net, x, y: seen.append(x) or original(net, x, y))
-    train(data._replace(test=input_data.DataSet(images, labels)), max_steps=3, eval_interval=1, widths=(3, 4, 6, 5))
-    for number, part in enumerate(seen[:4]):
-        np.testing.assert_array_equal(part, images[np.arange(number * 1000, number * 1000 + 1000) % 2500])
+    monkeypatch.setattr(main, 'evaluate', lambda net, x, y: seen.append((x, y)) or original(net, x, y))
+    train(data._replace(test=input_data.DataSet(images, labels)), max_steps=8, eval_interval=2, widths=(3, 4, 6, 5))
+    assert [len(y) for _, y in seen[:5]] == [1000] * 5  # of steps 0, 2, 4, 6 and 8; then the final ones
+    places = np.concatenate([np.round(2500 * x.numpy()[:, 0, 0, 0]).astype(int) for x, _ in seen[:5]])
+    np.testing.assert_array_equal(np.concatenate([y for _, y in seen[:5]]), labels[places])
+    epochs = places.reshape(2, 2500)
+    np.testing.assert_array_equal(np.sort(epochs), [np.arange(2500)] * 2)
+    assert abs(np.corrcoef([np.arange(2500), *epochs]) - np.eye(3)).max() < 0.1  # five standard deviations
 
 
 def test_identity_tells_data_apart_by_content():

@@ -200,6 +200,25 @@ def test_adam_has_tensorflow_1s_epsilon(train):
         np.testing.assert_allclose(before.numpy() - after.numpy(), step, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize('final, step, rate', [
+    (None, 8, 0.01), (0.001, 0, 0.01), (0.001, 4, 0.0055), (0.001, 8, 0.001 + 0.009 * 0.5 * (1 + math.cos(0.8 * math.pi))),
+    (0.0, 10, 0.0)])
+def test_the_learning_rate_is_constant_or_falls_along_half_a_cosine(train, monkeypatch, final, step, rate):
+    """Read off the optimizer that train() makes; its rate at `step` of 10, or of 8 where half of it is asked for."""
+    made, Adam = [], tf.keras.optimizers.Adam
+    monkeypatch.setattr(tf.keras.optimizers, 'Adam', lambda *a, **k: made.append(Adam(*a, **k)) or made[-1])
+    train(input_data.read_data_sets(fake_data=True), max_steps=8 if step == 4 else 10, widths=WIDTHS, learning_rate=0.01,
+          final_learning_rate=final, eval_interval=100)
+    optimizer, = made
+    optimizer.iterations.assign(step)
+    assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-8)
+
+
+def test_no_steps_with_a_falling_rate(train):
+    figures, _ = train(input_data.read_data_sets(fake_data=True), max_steps=0, widths=WIDTHS, final_learning_rate=1e-5)
+    assert figures['step'] == 0
+
+
 def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_call(train, monkeypatch):
     data = input_data.read_data_sets(fake_data=True)
     settings = dict(max_steps=30, widths=WIDTHS, learning_rate=0.01)
@@ -248,8 +267,12 @@ def test_training_learns_and_reports_what_the_net_holds(train):
     assert figures['mean_of_five'] == pytest.approx(np.mean(shares))
     assert figures['mean_of_four'] == pytest.approx(np.mean(shares[:4]))
     assert figures['weights_left'] == sum((~mask).sum() for mask in zero.values())
-    assert figures['all_weights'] == pytest.approx(1 - figures['weights_left'] / figures['weights'])
+    assert figures['global_sparsity'] == pytest.approx(1 - figures['weights_left'] / figures['weights'])
+    assert figures['macs_dense'] == 28**2 * 25 * 3 + 14**2 * 25 * 3 * 4 + 49 * 4 * 6 + 6 * 5 + 5 * 10
     for name, mask in zero.items():
+        kept = np.where(mask, 0, net.weights[name].numpy()).reshape(-1, mask.shape[-1])
+        norms = np.linalg.norm(kept, axis=0)
         alive = (~mask.reshape(-1, mask.shape[-1])).any(axis=0)
         assert figures['layers'][name] == pytest.approx(
-            {'zero_share': mask.mean(), 'groups_alive': alive.sum(), 'groups': len(alive)})
+            {'zero_share': mask.mean(), 'groups_alive': alive.sum(), 'groups': len(alive),
+             'largest_norms': sorted(norms.tolist())[:-3:-1]})

@@ -13,7 +13,7 @@ import main
 from conftest import ROOT
 
 README = (ROOT / 'README.rst').read_text()
-COMMANDS = re.findall(r'^    (.*python .*)$', README, re.MULTILINE)
+COMMANDS = re.findall(r'^    (.*python .*)$', re.sub(r' *\\\n *', ' ', README), re.MULTILINE)  # a backslash goes on
 
 
 def test_the_net_stands_there_as_it_stands_in_main():
@@ -22,10 +22,10 @@ def test_the_net_stands_there_as_it_stands_in_main():
 
 def test_every_flag_is_there_and_no_other():
     ours = {flag.name for group in main.FLAG_GROUPS for flag in main.FLAGS.get_flags_for_module(group)}
-    tools = {name for tool in ('benchmark', 'report') for name in
-             re.findall(r"DEFINE_\w+\('(\w+)'", (ROOT / 'python' / f'{tool}.py').read_text())}
-    assert {'rounds', 'curve'} < tools
-    assert set(re.findall(r'--([a-z_0-9]+)', README)) - {'logdir', 'help'} == ours | tools
+    tools = {name for tool in ('benchmark', 'compare', 'report') for name in
+             re.findall(r"(?:DEFINE_\w+|define_numbers)\('(\w+)'", (ROOT / 'python' / f'{tool}.py').read_text())}
+    assert {'rounds', 'seeds', 'curve'} < tools
+    assert set(re.findall(r'--([a-z_0-9]+)', README)) - {'logdir', 'help', 'sshlogin', 'array', 'wrap'} == ours | tools
 
 
 @pytest.mark.parametrize('command', [c for c in COMMANDS if 'main.py' in c])

@@ -1,0 +1,404 @@
+"""The paper's figure, measured: what accuracy each method loses at each level of sparsity.
+
+    python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
+    python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
+    python compare.py --collect           takes the finished ones of these into the CSV
+    python compare.py --figure            draws the CSV, and prints the tables of the README
+
+The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets at
+each level. All else is the same for all. A level between two strengths is interpolated; one that no two strengths
+enclose is missing.
+"""
+
+import collections
+import csv
+import datetime
+import fcntl
+import functools
+import io
+import itertools
+import json
+import math
+import os
+import pathlib
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import report
+import checkpoints
+import input_data
+import main
+import pictures
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+FLAG_GROUPS = ('Grid', 'Output')
+KEY = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
+       'final_learning_rate')  # the columns that tell a run from all others
+COLUMNS = ['method', *KEY, *(f'{part}_{name}' for part in ('test', 'validation') for name in (
+    'accuracy', 'accuracy_as_trained')), 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
+    *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED), 'seconds', 'versions']
+SHARED = ('dataset', 'widths', 'steps', 'learning_rate', 'final_learning_rate')  # those that one figure has in common
+MEASURES = {'mean_of_four': 'mean of the four regularised layers', 'global_sparsity': 'share of all weights'}
+
+
+def define_flags():
+    grid, output = ({'module_name': group} for group in FLAG_GROUPS)
+
+    def define_numbers(name, default, number, valid, bounds, text):
+        flags.DEFINE_list(name, default, text, **grid)
+
+        def fits(values):
+            try:
+                return all(map(valid, map(number, values)))
+            except ValueError:
+                return False
+        flags.register_validator(name, fits, f'must be numbers, separated by commas, {bounds}')
+
+    flags.DEFINE_enum('dataset', 'mnist', [*input_data.DATASETS, 'fake'], 'As in main.py; fake: --fake_data.', **grid)
+    flags.DEFINE_string('data_dir', None, 'As in main.py.', **grid)
+    main.define_widths(grid, '20,50,500,256')
+    flags.DEFINE_integer('max_steps', 10000, 'Steps of each run.', lower_bound=1, upper_bound=10**9, **grid)
+    main.define_learning_rates(grid, 0.001, 1e-5)
+    define_numbers('seeds', '0,1,2', int, lambda n: 0 <= n < 2**31, 'whole, from 0 to 2147483647', 'Each run once a seed.')
+    define_numbers('group_lassos', '0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', float, lambda x: 0 < x < 3.4e38,
+                   'above 0', 'Strengths lambda_g, for SSL and GSS.')
+    define_numbers('group_variances', '0.01', float, lambda x: 0 < x < 3.4e38, 'above 0', 'lambda_v of GSS; SSL is always '
+                   'in.')
+    define_numbers('levels', '50,60,70,80,90', float, lambda x: 0 < x < 100, 'between 0 and 100', 'Per cent, of the random '
+                   'masks and of the figure.')
+
+    flags.DEFINE_string('csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.', **output)
+    flags.DEFINE_string('runs_dir', 'logs/comparison', "The runs' folders.", **output)
+    flags.DEFINE_boolean('print_commands', False, 'Print the commands of the runs still to do, and do nothing else.', **output)
+    flags.DEFINE_boolean('collect', False, 'Take the finished runs of --runs_dir into --csv, and train nothing.', **output)
+    flags.DEFINE_boolean('figure', False, 'Draw --csv, print its tables, and train nothing.', **output)
+    for name in ('data_dir', 'csv', 'runs_dir'):
+        flags.register_validator(name, lambda path: path != '', 'must be a name')
+    flags.mark_bool_flags_as_mutual_exclusive(['print_commands', 'collect', 'figure'])
+
+
+# ----------------------------------------------------------------------------------------------------------- grid
+
+def grid(seeds, lassos, variances, levels):
+    """The runs, seed by seed, as dicts of the flags in which they differ."""
+    for seed in seeds:
+        strengths = [(0.0, 0.0, 0.0), *((lasso, variance, 0.0) for lasso in lassos for variance in (0.0, *variances)),
+                     *((0.0, 0.0, level / 100) for level in levels)]
+        for lasso, variance, share in strengths:
+            yield {'group_lasso': lasso, 'group_variance': variance, 'random_sparsity': share, 'seed': seed}
+
+
+def method(run):
+    """dense, scn, ssl or gss."""
+    if float(run['random_sparsity']):
+        return 'scn'
+    return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
+
+
+class Job:
+    """One run of main.py: its command, its folder, and its row in the CSV."""
+
+    def __init__(self, run, shared, runs_dir, data_dir, place):
+        """Names it; nothing is touched.
+
+        Args:
+          run: dict from `grid`. shared: dict of SHARED. runs_dir, data_dir: absolute pathlib.Paths, the latter or None.
+          place: str, which one of how many it is.
+        """
+        self.place = place
+        self.key = key({name: text(value) for name, value in {**run, **shared}.items()})
+        used = [f'{word}-{run[name]:g}' for word, name in (
+            ('lasso', 'group_lasso'), ('variance', 'group_variance'), ('share', 'random_sparsity')) if run[name]]
+        common = '{dataset}-{widths}-steps-{steps}-rate-{learning_rate:g}-{final_learning_rate:g}'.format(**shared)
+        self.name = '-'.join([method(run), *used, f'seed-{run["seed"]}'])
+        self.folder = runs_dir / common / self.name
+        arguments = {'widths': shared['widths'].replace('-', ','), **run, 'max_steps': shared['steps'],
+                     'learning_rate': shared['learning_rate'], 'final_learning_rate': shared['final_learning_rate'],
+                     'eval_interval': max(1, shared['steps'] // 10), 'log_dir': self.folder}
+        data = ['--fake_data'] if shared['dataset'] == 'fake' else [
+            f'--dataset={shared["dataset"]}', *([f'--data_dir={data_dir}'] if data_dir else [])]
+        self.command = [sys.executable, str(pathlib.Path(main.__file__).resolve()), *data,
+                        *(f'--{name}={value}' for name, value in arguments.items())]
+
+    def row(self):
+        """The run's row, or None as long as it is not finished."""
+        try:
+            row = row_of(json.loads((self.folder / 'results.json').read_text()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return row if key(row) == self.key else None
+
+    def is_running(self):
+        """Whether a process holds the folder: one on this machine that outlived the program that started it, say."""
+        try:
+            folder = os.open(self.folder, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(folder)
+
+    def train(self):
+        """Runs the command, its output in a file beside the folder; returns its exit status."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(f'{self.folder}.log', 'a') as log:
+            process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            try:
+                return process.wait()
+            except BaseException:  # Ctrl-C, SIGTERM: the run writes its checkpoint
+                process.terminate()
+                process.wait()
+                raise
+
+
+def jobs(runs, shared, runs_dir, data_dir, rows):
+    """The Jobs of the runs that have no row yet."""
+    runs, known = list(runs), set(map(key, rows))
+    every = [Job(run, shared, runs_dir, data_dir, f'run {i} of {len(runs)}') for i, run in enumerate(runs, 1)]
+    return [job for job in every if job.key not in known]
+
+
+# ------------------------------------------------------------------------------------------------------------ CSV
+
+def text(value):
+    """A cell of the CSV."""
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+def key(row):
+    """What tells a row from all others."""
+    return tuple(row[name] for name in KEY)
+
+
+def row_of(content):
+    """A row, dict from COLUMNS to strings, out of the content of a results.json."""
+    settings, results, layers = content['settings'], content['results'], content['results']['layers']
+    cells = {**settings, **results, 'method': method(settings), 'dataset': content['identity']['dataset'],
+             'widths': '-'.join(map(str, settings['widths'])), 'steps': results['step'], 'seconds': content['seconds'],
+             'versions': '; '.join(f'{name} {version}' for name, version in content['versions'].items())}
+    for part in ('test', 'validation'):
+        cells |= {f'{part}_{name}': results[part][name] for name in ('accuracy', 'accuracy_as_trained')}
+    for name in main.REGULARISED:
+        cells |= {f'alive_{name}': layers[name]['groups_alive'],
+                  f'norms_{name}': ' '.join(map(text, layers[name]['largest_norms']))}
+    return {name: text(cells[name]) for name in COLUMNS}
+
+
+def read(path):
+    """The rows of the CSV, without one that a full disk may have cut; none if there is no such file."""
+    try:
+        with open(path, newline='') as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames not in (None, COLUMNS):
+                raise checkpoints.RunError(f'--csv={path} has other columns than this program writes. Give another.')
+            return [row for row in rows if None not in row.values()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise checkpoints.RunError(f'--csv={path} cannot be read ({error}). Give another.') from error
+
+
+def append(path, row):
+    """Adds the row, in one write and unless it is there; other processes may do the same at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'a+', newline='') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if key(row) in map(key, read(path)):
+            return
+        file.seek(0)
+        before, lines = file.read(), io.StringIO()
+        writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
+        if not before:
+            writer.writeheader()
+        elif not before.endswith('\n'):
+            lines.write('\n')
+        writer.writerow(row)
+        file.write(lines.getvalue())
+
+
+# -------------------------------------------------------------------------------------------------------- running
+
+def train_all(jobs, path):
+    """Trains the jobs in turn, those first that no other process is at; returns the names of those that failed."""
+    todo, failed, started, done = collections.deque(jobs), [], time.monotonic(), 0
+    while todo:
+        job = next((job for job in todo if not job.is_running()), None)
+        if job is None:  # an earlier call was killed, and its run lives on
+            time.sleep(1)
+            continue
+        todo.remove(job)
+        print(f'{job.place}: {job.name}', end='', flush=True)
+        status = 0 if job.row() else job.train()
+        done += 1
+        if row := job.row():
+            append(path, row)
+            print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, global sparsity '
+                  f'{row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
+        elif job.is_running():  # another process was faster
+            todo.append(job)
+        else:
+            failed.append(f'{job.name} (status {status}, see {job.folder}.log)')
+            print(f', FAILED with status {status}', end='')
+        left = (time.monotonic() - started) / done * len(todo)
+        print(f', {datetime.timedelta(seconds=round(left))} left' if todo else '')
+    return failed
+
+
+# -------------------------------------------------------------------------------------------------------- figures
+
+PAPER = {  # accuracy drop in points by level in per cent, read off the paper's figure to 0.02
+    'scn': {50: 0.15, 60: 0.25, 70: 0.46, 80: 1.55, 90: 3.19},
+    'ssl': {50: 0.11, 60: 0.15, 70: 0.38, 80: 0.91, 90: 1.61},
+    'gss': {50: 0.25, 60: 0.23, 70: 0.44, 80: 0.51, 90: 0.62}}
+NOISE = 0.1  # points: the sampling error of an accuracy of 99% on 10,000 images
+
+
+def drop(rows, seed, series, measure, level):
+    """Test accuracy lost against the dense net of the same seed at a level of sparsity, in points, or None.
+
+    Args:
+      rows: list of rows that have SHARED in common. seed: str.
+      series: (method, group_variance), the latter as in the CSV.
+      measure: one of MEASURES. level: float, per cent.
+
+    Returns:
+      Float, between the two neighbouring strengths that enclose the level. None if there are none. A random mask
+      switches off the stated share of each layer, so there the level is the mask's.
+    """
+    rows = [row for row in rows if row['seed'] == seed]
+    dense = [100 * float(row['test_accuracy']) for row in rows if row['method'] == 'dense']
+    rows = [row for row in rows if (row['method'], row['group_variance']) == series]
+    points = sorted((float(row['group_lasso']), 100 * float(row[measure]), 100 * float(row['test_accuracy'])) for row in rows)
+    if not dense:
+        return None
+    if series[0] == 'scn':
+        return next((dense[0] - 100 * float(row['test_accuracy']) for row in rows
+                     if math.isclose(100 * float(row['random_sparsity']), level)), None)
+    for (_, sparser0, accuracy0), (_, sparser1, accuracy1) in itertools.pairwise(points):
+        if sparser0 <= level <= sparser1:
+            return dense[0] - accuracy0 - (accuracy1 - accuracy0) * (level - sparser0) / (sparser1 - sparser0)
+    return None
+
+
+def drops(rows, variance, measure, levels):
+    """Dict from scn, ssl and gss to dicts from level to dicts from seed (str) to drop; `variance` is that of GSS."""
+    series = {'scn': '0', 'ssl': '0', 'gss': text(variance)}
+    seeds = sorted({row['seed'] for row in rows}, key=int)
+    return {name: {level: {seed: found for seed in seeds if (
+        found := drop(rows, seed, (name, series[name]), measure, level)) is not None} for level in levels} for name in series}
+
+
+def spread(values, form='.2f'):
+    """Mean and standard deviation, as text."""
+    values = list(values)
+    deviation = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):{form}}{deviation}' if values else 'not reached'
+
+
+def verdict(differences):
+    """What the differences GSS minus SSL, one a seed, in points, say: nothing within the noise or where seeds disagree."""
+    if len(differences) < 3:
+        return 'too few seeds'
+    for word, sign in (('GSS loses less', -1), ('GSS loses more', 1)):
+        if all(sign * d > 0 for d in differences) and sign * statistics.mean(differences) > NOISE:
+            return word
+    return 'no difference seen'
+
+
+def level_table(rows, variance, measure, levels):
+    """Lines of the table: for each level each method's drop, the paper's, and the paired differences."""
+    found = drops(rows, variance, measure, levels)
+    table = [('level', 'SCN', 'SSL', 'GSS', 'paper: SCN, SSL, GSS', 'GSS - SSL, seed by seed', 'verdict')]
+    for level in levels:
+        scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
+        paired = [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
+        table.append((f'{level:g}%', *(spread(part.values()) for part in (scn, ssl, gss)),
+                      ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] else '-' for name in PAPER),
+                      ', '.join(f'{d:+.2f}' for d in paired) or '-', verdict(paired)))
+    return table
+
+
+def run_table(rows):
+    """Lines of the table: each method and strength, means over the seeds."""
+    table = [('method', 'lambda_g', 'lambda_v', 'masked', 'seeds', 'test accuracy', 'mean of four', 'global', 'weights left',
+              'MACs', 'alive')]
+    settings = sorted({tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) for row in rows})
+    for of in settings:
+        some = [row for row in rows
+                if tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) == of]
+        share, variance, lasso = of
+
+        def mean(name, some=some):
+            return statistics.mean(float(row[name]) for row in some)
+        table.append((method(some[0]), f'{lasso:g}', f'{variance:g}', f'{share:g}', str(len(some)),
+                      spread(100 * float(row['test_accuracy']) for row in some), f'{mean("mean_of_four"):.3f}',
+                      f'{mean("global_sparsity"):.3f}', f'{mean("weights_left"):,.0f}', f'{mean("macs"):,.0f}',
+                      '-'.join(f'{mean(f"alive_{name}"):.0f}' for name in main.REGULARISED)))
+    return table
+
+
+def rst(table):
+    """A table, a list of tuples of str with the head first, as reStructuredText."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = '  '.join('=' * width for width in widths)
+    head, *body = ('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
+    return '\n'.join([rule, head, rule, *body, rule])
+
+
+def show_figures(rows, variance, levels, path):
+    """Draws `path` without .csv as .png and its companion of groups alive; prints the tables."""
+    panels = {title: {name: {level: list(found.values()) for level, found in of.items()}
+                      for name, of in drops(rows, variance, measure, levels).items()} for measure, title in MEASURES.items()}
+    alive = {layer: {name: collections.defaultdict(list) for name in ('ssl', 'gss')} for layer in main.REGULARISED}
+    for row in rows:
+        if row['method'] in ('ssl', 'gss') and row['group_variance'] in ('0', text(variance)):
+            for layer, methods in alive.items():
+                methods[row['method']][float(row['group_lasso'])].append(int(row[f'alive_{layer}']))
+    pictures.draw_comparison(panels, PAPER, path.with_suffix('.png'))
+    pictures.draw_alive(alive, path.with_name(f'alive{path.stem.removeprefix("comparison")}.png'))
+    for measure, title in MEASURES.items():
+        print(f'Accuracy drop in points; level: {title}\n\n{rst(level_table(rows, variance, measure, levels))}\n')
+    print(f'All runs, means over the seeds\n\n{rst(run_table(rows))}')
+
+
+# ----------------------------------------------------------------------------------------------------------- main
+
+def compare(_):
+    sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with report.one_line_errors():
+        shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(str(int(n)) for n in FLAGS.widths), 'steps': FLAGS.max_steps,
+                  'learning_rate': FLAGS.learning_rate, 'final_learning_rate': FLAGS.final_learning_rate}
+        path, runs_dir, data_dir = (name and pathlib.Path(name).expanduser().resolve()
+                                    for name in (FLAGS.csv, FLAGS.runs_dir, FLAGS.data_dir))
+        lassos, variances, levels = (list(map(float, FLAGS[name].value)) for name in ('group_lassos', 'group_variances', 'levels'))
+        rows = read(path)
+        if FLAGS.figure:
+            rows = [row for row in rows if all(row[name] == text(shared[name]) for name in SHARED)]
+            if not rows:
+                raise checkpoints.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
+            return show_figures(rows, variances[0], levels, path)
+        todo = jobs(grid(map(int, FLAGS.seeds), lassos, variances, levels), shared, runs_dir, data_dir, rows)
+        if FLAGS.print_commands:
+            print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')
+        elif FLAGS.collect:
+            found = [row for job in todo if (row := job.row())]
+            for row in found:
+                append(path, row)
+            print(f'{len(found)} rows added to {path}; {len(todo) - len(found)} runs of this grid are still to do')
+        elif failed := train_all(todo, path):
+            raise checkpoints.RunError('these runs failed: ' + ', '.join(failed))
+
+
+if __name__ == '__main__':
+    define_flags()
+    app.run(compare, flags_parser=functools.partial(report.parse_flags, __doc__, FLAG_GROUPS))

@@ -1,0 +1,277 @@
+"""The grid of runs: its commands, its CSV through kills and on several machines, the numbers of the figure."""
+
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+import compare
+import main
+import pictures
+from conftest import ROOT
+
+SCRIPT = ROOT / 'python' / 'compare.py'
+TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
+TINY_RUNS = list(compare.grid([3], [0.1], [0.01], [50]))
+COMMON = 'fake-3-4-6-5-steps-{}-rate-0.001-1e-05'
+
+
+def command(folder, *arguments):
+    return [sys.executable, str(SCRIPT), *TINY, f'--csv={folder}/it.csv', f'--runs_dir={folder}/runs', *arguments]
+
+
+def run(folder, *arguments):
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=300)
+
+
+def jobs(folder, runs=TINY_RUNS, steps=20):
+    """What the program makes of TINY, but in this process, which has imported TensorFlow already."""
+    shared = {'dataset': 'fake', 'widths': '3-4-6-5', 'steps': steps, 'learning_rate': 0.001, 'final_learning_rate': 1e-5}
+    return compare.jobs(runs, shared, folder / 'runs', None, compare.read(folder / 'it.csv'))
+
+
+def rows(folder):
+    """The rows without the seconds, which a second run need not repeat, in an order of their own."""
+    return sorted(tuple(value for name, value in row.items() if name != 'seconds') for row in compare.read(folder / 'it.csv'))
+
+
+@pytest.fixture(scope='module')
+def in_turn(tmp_path_factory):
+    """A folder in which the tiny grid was trained in turn."""
+    folder = tmp_path_factory.mktemp('in turn')
+    assert compare.train_all(jobs(folder), folder / 'it.csv') == []
+    return folder
+
+
+def test_the_grid_has_each_method_at_each_strength_for_each_seed():
+    runs = list(compare.grid([0, 1], [0.1, 0.2], [0.01, 1.0], [50, 90]))
+    assert len(runs) == 2 * (1 + 2 * 3 + 2) and [r['seed'] for r in runs] == [0] * 9 + [1] * 9
+    assert [compare.method(r) for r in runs[:9]] == ['dense', *['ssl', 'gss', 'gss'] * 2, 'scn', 'scn']
+    assert [r['random_sparsity'] for r in runs[7:9]] == [0.5, 0.9]
+
+
+def test_rows_are_what_the_runs_found(in_turn):
+    found = compare.read(in_turn / 'it.csv')
+    assert [row['method'] for row in found] == ['dense', 'ssl', 'gss', 'scn']
+    assert [row['group_lasso'] for row in found] == ['0', '0.1', '0.1', '0']
+    assert [row['group_variance'] for row in found] == ['0', '0', '0.01', '0']
+    assert sorted(path.name for path in (in_turn / 'runs' / COMMON.format(20)).iterdir() if path.is_dir()) == [
+        'dense-seed-3', 'gss-lasso-0.1-variance-0.01-seed-3', 'scn-share-0.5-seed-3', 'ssl-lasso-0.1-seed-3']
+    for row in found:
+        assert (row['dataset'], row['widths'], row['seed'], row['steps']) == ('fake', '3-4-6-5', '3', '20')
+        assert (row['learning_rate'], row['final_learning_rate']) == ('0.001', '1e-05')
+    assert found[3]['random_sparsity'] == '0.5' and float(found[3]['mean_of_four']) == pytest.approx(0.5, abs=0.01)
+    assert [row['alive_fc1'] for row in found] == ['6'] * 4 and len({row['norms_fc2'] for row in found}) == 4
+    assert jobs(in_turn) == []
+    new, = jobs(in_turn, compare.grid([3], [0.1], [0.01, 1.0], [50]))
+    assert '--group_variance=1.0' in new.command
+
+
+def test_a_cell_holds_the_figure_of_its_name():
+    figures = {name: i + 0.5 for i, name in enumerate(('mean_of_five', 'mean_of_four', 'global_sparsity'))}
+    parts = {part: {'accuracy': i + 0.25, 'accuracy_as_trained': i + 0.75} for i, part in enumerate(('test', 'validation'))}
+    layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)]} for i, name in enumerate(main.REGULARISED)}
+    row = compare.row_of({
+        'identity': {'dataset': 'here'}, 'seconds': 7.5, 'versions': {'python': '3', 'cores': 2},
+        'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2, 'random_sparsity': 0.0,
+                     'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5},
+        'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}})
+    assert ','.join(row.values()) == (
+        'gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
+        '0.5 0,1.5 1,2.5 2,3.5 3,7.5,python 3; cores 2')
+
+
+def test_several_at_once_through_xargs_give_the_same_rows(in_turn, tmp_path):
+    """From another working directory, and in a folder whose name needs quotes."""
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    printed = run(folder, '--print_commands')
+    assert printed.returncode == 0 and printed.stderr == '' and not (folder / 'runs').exists()
+    commands = list(map(shlex.split, printed.stdout.splitlines()))
+    assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
+    assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
+    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed.stdout, text=True, check=True, cwd='/', timeout=300,
+                   stdout=subprocess.DEVNULL)
+    assert '4 rows added' in run(folder, '--collect').stdout
+    assert rows(folder) == rows(in_turn)
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
+    """First the program alone: its child lives on and holds the run's folder, so other runs come first. Then both."""
+    folder, steps = tmp_path / 'runs' / COMMON.format(1500), '--max_steps=1500'
+    first = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL)
+    wait_for(folder / 'ssl-lasso-0.1-seed-3' / 'settings.json', first)
+    first.kill()
+    first.communicate()
+    assert len(rows(tmp_path)) == 1
+    second = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(folder / 'scn-share-0.5-seed-3' / 'checkpoints' / 'step-250.index', second)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate()
+    assert compare.train_all(jobs(tmp_path, steps=1500), tmp_path / 'it.csv') == []
+    found = compare.read(tmp_path / 'it.csv')
+    assert sorted(row['method'] for row in found) == ['dense', 'gss', 'scn', 'ssl']
+    log = (folder / 'ssl-lasso-0.1-seed-3.log').read_text()
+    assert log.count('settings: ') == 1  # that run was left to the process that had it
+    assert 'continued from step' in (folder / 'scn-share-0.5-seed-3.log').read_text()
+
+
+def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
+    order, held = [], {'dense-seed-3': 3}
+
+    def is_running(job):
+        held[job.name] = held.get(job.name, 0) - 1
+        return held[job.name] >= 0
+
+    monkeypatch.setattr(compare.Job, 'is_running', is_running)
+    monkeypatch.setattr(compare.Job, 'train', lambda job: order.append(job.name) or 0)
+    monkeypatch.setattr(compare.Job, 'row', lambda job: None if job.name not in order else made_up(method=job.name))
+    assert compare.train_all(jobs(tmp_path), tmp_path / 'it.csv') == []
+    assert order[-1] == 'dense-seed-3' and len(order) == 4
+
+
+def test_sigterm_reaches_the_run_which_writes_its_checkpoint(tmp_path):
+    process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
+    folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'
+    wait_for(folder / 'test', process)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert 'stopped by SIGTERM' in (folder.parent / f'{folder.name}.log').read_text()
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
+    """A run's folder that somebody else has filled."""
+    strange = tmp_path / 'runs' / COMMON.format(20) / 'ssl-lasso-0.1-seed-3'
+    strange.mkdir(parents=True)
+    (strange / 'results.json').write_text('{}')
+    failed, = compare.train_all(jobs(tmp_path, TINY_RUNS[:2]), tmp_path / 'it.csv')
+    assert failed == f'ssl-lasso-0.1-seed-3 (status 1, see {strange}.log)'
+    assert len(rows(tmp_path)) == 1 and (strange / 'results.json').read_text() == '{}'
+
+
+def test_somebody_elses_csv_is_not_touched(tmp_path):
+    (tmp_path / 'it.csv').write_text('a,b\n1,2\n')
+    done = run(tmp_path)
+    assert done.returncode == 1 and 'it.csv has other columns' in done.stderr and done.stderr.count('\n') == 1
+    assert (tmp_path / 'it.csv').read_text() == 'a,b\n1,2\n'
+
+
+def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
+    lines = (in_turn / 'it.csv').read_text().splitlines(keepends=True)
+    (tmp_path / 'it.csv').write_text(''.join(lines[:3]) + lines[3][:40])
+    assert [row['method'] for row in compare.read(tmp_path / 'it.csv')] == ['dense', 'ssl']
+    for row in compare.read(in_turn / 'it.csv'):
+        compare.append(tmp_path / 'it.csv', row)
+    assert rows(tmp_path) == rows(in_turn)
+
+
+def test_bad_input_costs_one_line(tmp_path):
+    """In one process, for TensorFlow's import takes seconds."""
+    bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0', '--group_lassos=nan': 'above 0',
+           '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100', '--widths=1,2': 'four whole numbers',
+           '--learning_rate=nan': 'finite', '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset',
+           '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=0': 'max_steps'}
+    code = """if True:
+        import sys, compare
+        compare.define_flags()
+        for line in sys.argv[1:]:
+            compare.flags.FLAGS.unparse_flags()
+            compare.flags.FLAGS.collect = compare.flags.FLAGS.print_commands = False
+            saved = compare.flags.FLAGS.flag_values_dict()
+            try:
+                compare.report.parse_flags('', [], ['compare.py', *line.split()])
+            except SystemExit as error:
+                print(repr(error.code))
+            for name, value in saved.items():
+                compare.flags.FLAGS[name].value = value
+        """
+    done = subprocess.run([sys.executable, '-c', code, *bad], capture_output=True, text=True, cwd=SCRIPT.parent, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(bad)
+    for line, words in zip(lines, bad.values(), strict=True):
+        assert line.startswith(('"error: ', "'error: ")) and words in line and '\\n' not in line
+
+
+# -------------------------------------------------------------------------------------------------------- figures
+
+def made_up(**cells):
+    return {**dict.fromkeys(compare.COLUMNS, '0'), 'dataset': 'mnist', 'widths': '20-50-500-256', 'steps': '10000',
+            'learning_rate': '0.001', 'final_learning_rate': '1e-05', **{n: str(v) for n, v in cells.items()}}
+
+
+def series(method, variance, points, seed=0):
+    return [made_up(method=method, group_variance=variance, seed=seed, group_lasso=lasso, mean_of_four=share,
+                    test_accuracy=accuracy) for lasso, share, accuracy in points]
+
+
+ROWS = [made_up(method='dense', test_accuracy=0.99), made_up(method='scn', random_sparsity=0.7, mean_of_four=0.71,
+                                                            test_accuracy=0.97),
+        *series('ssl', 0, [(0.1, 0.9, 0.95), (0.01, 0.6, 0.985), (0.001, 0.2, 0.995)]),  # in no order
+        *series('gss', 0.01, [(0.01, 0.5, 0.98)])]
+
+
+@pytest.mark.parametrize('method, level, expected', [
+    ('ssl', 60, 0.5), ('ssl', 40, 0.0), ('ssl', 75, 2.25), ('ssl', 90, 4.0), ('ssl', 95, None), ('ssl', 10, None),
+    ('scn', 70, 2.0), ('scn', 71, None), ('gss', 50, None)])
+def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method, level, expected):
+    found = compare.drop(ROWS, '0', (method, '0.01' if method == 'gss' else '0'), 'mean_of_four', level)
+    assert found == (expected if expected is None else pytest.approx(expected))
+
+
+def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
+    assert compare.drop(series('ssl', 0, [(1, 0.1, 0.9), (2, 0.9, 0.8)], seed=1) + ROWS, '1', ('ssl', '0'), 'mean_of_four', 50) is None
+
+
+@pytest.mark.parametrize('differences, words', [
+    ([-0.2, -0.1, -0.1], 'GSS loses less'), ([-0.2, -0.3, 0.01], 'no difference seen'), ([-0.1, -0.1, -0.1], 'no difference seen'),
+    ([0.2, 0.1, 0.1], 'GSS loses more'), ([-0.5, -0.5], 'too few seeds')])
+def test_the_verdict_asks_every_seed_and_more_than_the_noise(differences, words):
+    assert compare.verdict(differences) == words
+
+
+def test_the_table_has_means_deviations_and_paired_differences():
+    rows = []
+    for seed, (dense, ssl, gss) in enumerate([(0.99, 0.98, 0.985), (0.99, 0.97, 0.98), (0.98, 0.96, 0.97)]):
+        rows += [made_up(method='dense', seed=seed, test_accuracy=dense),
+                 *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed), *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
+    head, line = compare.level_table(rows, 0.01, 'mean_of_four', [50])
+    assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29', '0.15, 0.11, 0.25',
+                    '-0.50, -1.00, -1.00', 'GSS loses less')
+
+
+def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
+    others = [dict(row, **change) for change in ({'steps': '3000'}, {'widths': '64-128-512-256'}, {'dataset': 'cifar10'},
+                                                 {'learning_rate': '0.01'}, {'final_learning_rate': '0.0001'})
+              for row in series('ssl', 0, [(0.001, 0.1, 0.1), (0.1, 0.9, 0.1)], 5) + [made_up(method='dense', seed=5)]]
+    path = tmp_path / 'comparison.csv'
+    for row in [*others, *ROWS]:
+        compare.append(path, row)
+    found = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure'], capture_output=True, text=True)
+    assert found.returncode == 0 and '5' not in [line.split()[4] for line in found.stdout.splitlines() if line.startswith('ssl ')]
+    assert (tmp_path / 'comparison.png').stat().st_size > 10000 and (tmp_path / 'alive.png').stat().st_size > 5000
+    none = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure', '--max_steps=77'], capture_output=True, text=True)
+    assert none.returncode == 1 and 'has no rows' in none.stderr and none.stderr.count('\n') == 1
+
+
+def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
+    plt = pictures.pyplot()
+    kept = []
+    monkeypatch.setattr(plt, 'close', kept.append)
+    pictures.draw_comparison({'a': {'scn': {50: [1.0, 3.0], 90: []}, 'ssl': {50: [4.0]}, 'gss': {90: [5.0, 6.0, 7.0]}}},
+                             {name: {50: 0.5, 90: 1.5} for name in ('scn', 'ssl', 'gss')}, tmp_path / 'it.png')
+    axes = kept[0].axes[0]
+    assert [[bar.get_height() for bar in bars] for bars in axes.containers if hasattr(bars, 'patches')] == [[2], [4], [6]]
+    marks = [line.get_ydata() for line in axes.lines if line.get_marker() == 'D']
+    assert list(map(list, marks)) == [[0.5, 1.5]] * 3
+    assert sum(text.get_text() == 'not\nreached' for text in axes.texts) == 3
