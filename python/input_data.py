@@ -20,7 +20,6 @@ import re
 import sys
 import tarfile
 import threading
-import time
 import zlib
 
 import numpy as np
@@ -30,10 +29,10 @@ DataSets = collections.namedtuple('DataSets', 'name train validation test')
 
 DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist', 'cifar10')
 CLASSES = 10
-VALIDATION_SIZE = 5000    # MNIST's first, as in TensorFlow's reader; CIFAR-10's last, our choice
-TIMEOUT_SECONDS = 10      # for a mirror to answer, and for each read after that; our choice
-SLOWEST = 10000           # bytes a second that a mirror must give on average after that; our choice
-CIFAR10_IMAGES = 10000    # in each of its six files
+VALIDATION_SIZE = 5000  # MNIST's first, as in TensorFlow's reader; CIFAR-10's last, our choice
+CIFAR10_IMAGES = 10000  # in each of its six files
+TIMEOUT_SECONDS = 10    # for a mirror to give the first LEAST_BYTES, and for each time as many after that; our choice
+LEAST_BYTES = 100000
 
 MIRRORS = {
     'mnist': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
@@ -109,11 +108,11 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
 def local_folder(name, flag):
     """The folder that a flag names, as a path, with ~ expanded; raises DataError if it cannot be one."""
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
-        raise DataError(f'--{flag}={name} is an address: only folders of this machine work. Give one of those.')
+        raise DataError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
     try:
         return pathlib.Path(name).expanduser()
     except RuntimeError as error:
-        raise DataError(f'--{flag}={name}: {str(error).rstrip(".")}. Give a --{flag} without ~.') from error
+        raise DataError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
 
 def _fake(seed):
@@ -150,7 +149,8 @@ def _mnist(folder, dataset):
     test = _read_pair(paths[TEST_IMAGES], paths[TEST_LABELS], dataset)
     if len(train.labels) <= VALIDATION_SIZE or not train.images.size or not test.images.size:
         raise DataError(f'{folder}: training images {train.images.shape} and test images {test.images.shape} are too '
-                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. Give another --data_dir.')
+                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. '
+                        'Give another --data_dir.')
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f'{paths[TRAIN_IMAGES]} and {paths[TEST_IMAGES]} hold images of different sizes. '
                         'Give another --data_dir.')
@@ -224,38 +224,40 @@ def _warn_of_others(path, content, dataset, name):
 def _cifar10(folder):
     """The binary version: 45,000 / 5,000 / 10,000 images."""
     names = list(SHA256['cifar10'])  # in the order of the images
-    there = {place: [name for name in names if os.path.lexists(place / name)]
-             for place in (folder / CIFAR10_FOLDER, folder)}
-    place = max(there, key=lambda place: len(there[place]))
-    if there[place]:
-        files, remedy = _files(place, there[place]), f'Unpack {CIFAR10_ARCHIVE} there anew, or give another --data_dir.'
+    places = {place: [name for name in names if os.path.lexists(place / name)]
+              for place in (folder / CIFAR10_FOLDER, folder)}
+    place, there = max(places.items(), key=lambda item: len(item[1]))
+    if there:
+        files, remedy = _files(place, there), f'Unpack {CIFAR10_ARCHIVE} there anew, or give another --data_dir.'
     else:
         place, remedy = folder / CIFAR10_ARCHIVE, REMEDY
         if not os.path.lexists(place):
             _download(place, 'cifar10', SHA256[CIFAR10_ARCHIVE])
         files = _archived_files(place)
 
-    images = np.empty([len(names) * CIFAR10_IMAGES, 32, 32, 3], np.float32)  # one array, 737 MB, for all that follows
+    images = np.empty([len(names) * CIFAR10_IMAGES, 32, 32, 3], np.float32)  # 737 MB, and the only copy
     labels = np.empty(len(images), np.int64)
-    record = 1 + 32 * 32 * 3  # the label, and the image with its channels first
-    missing = set(names)
+    record = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
+    read = set()
     try:
         for name, file in files:
             content = file.read(CIFAR10_IMAGES * record + 1)
             if len(content) != CIFAR10_IMAGES * record:
-                raise DataError(f'{place / name}: its size is not that of {CIFAR10_IMAGES} images, '
-                                f'{CIFAR10_IMAGES * record} bytes. {remedy}')
+                raise DataError(f'{place / name}: not the {CIFAR10_IMAGES * record} bytes of {CIFAR10_IMAGES} images '
+                                f'and labels. {remedy}')
             _warn_of_others(place / name, content, 'cifar10', name)
             records = np.frombuffer(content, np.uint8).reshape(-1, record)
             _check_labels(records[:, 0], place / name, remedy)
-            part = slice(names.index(name) * CIFAR10_IMAGES, (names.index(name) + 1) * CIFAR10_IMAGES)
+            start = names.index(name) * CIFAR10_IMAGES
+            part = slice(start, start + CIFAR10_IMAGES)
             labels[part] = records[:, 0]
-            np.divide(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.float32(255), out=images[part])
-            missing.discard(name)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            read.add(name)
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f'{place}: cannot be read or unpacked ({error}). {remedy}') from error
-    if missing:
-        raise DataError(f'{place}: {", ".join(sorted(missing))} missing. {remedy}')
+    if missing := [name for name in names if name not in read]:
+        raise DataError(f'{place}: {", ".join(missing)} missing. {remedy}')
+    images /= 255
     return _split('cifar10', images, labels, 5 * CIFAR10_IMAGES - VALIDATION_SIZE, VALIDATION_SIZE)
 
 
@@ -267,13 +269,13 @@ def _files(folder, names):
 
 
 def _archived_files(path):
-    """Yields the same out of the archive, in its order and whatever folder it has them in; unpacks nothing to the disk."""
+    """Yields the same out of the archive, whatever folder it has them in; nothing is unpacked to the disk."""
     with tarfile.open(path, 'r:gz') as archive:
         for member in archive:
             name = posixpath.basename(member.name)
-            if name in SHA256['cifar10'] and member.isreg():
+            if name in SHA256['cifar10'] and member.isreg():  # not a link
                 yield name, archive.extractfile(member)
-        archive.fileobj.read()  # to the end, where its checksum is
+        archive.fileobj.read()  # on to the end, where the checksum is
 
 
 # ------------------------------------------------------------------------------------------------------ download
@@ -283,32 +285,16 @@ def _download(path, dataset, sha256):
 
     Args:
       path: pathlib.Path; the mirrors know the file by the same name.
-      sha256: of the file's bytes if it is the archive, else of what they unpack to.
+      sha256: of the file's bytes if it is CIFAR-10's archive, else of what they unpack to.
 
     Raises:
       DataError: no mirror gives it, or it cannot be written.
     """
     import pooch  # slow to import, so only when asked for
 
-    def from_a_mirror(_, part, __):
-        failures = []
-        for mirror in MIRRORS[dataset]:
-            try:
-                content = _fetch(mirror + path.name)
-                found = hashlib.sha256(content if path.name == CIFAR10_ARCHIVE else gzip.decompress(content)).hexdigest()
-                if found != sha256:
-                    raise ValueError(f'wrong content: SHA-256 {found} instead of {sha256}')
-                break
-            except (OSError, EOFError, ValueError, zlib.error) as error:  # an OSError is the base of all of requests'
-                failures.append(f'  {mirror}{path.name}: {error or type(error).__name__}')
-        else:
-            raise DataError('\n'.join([
-                f'{path} is not there, and no mirror gave it:', *failures,
-                f'Ways out: put {", ".join(SHA256[dataset])}, packed or not, into a folder DIR, or do without:',
-                f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
-                f'  python {sys.argv[0]} --dataset=mnist_5k',
-                f'  python {sys.argv[0]} --fake_data']))
-        os.unlink(part)  # pooch made it for its owner's eyes alone
+    def write(_, part, __):
+        content = _from_a_mirror(path, dataset, sha256)
+        os.unlink(part)  # pooch makes it for its owner's eyes alone
         with open(part, 'xb') as file:
             file.write(content)
             file.flush()
@@ -316,16 +302,38 @@ def _download(path, dataset, sha256):
 
     pooch.get_logger().setLevel('WARNING')
     try:
-        # It makes the folder, and gives the file its name when all of it is there. No hash, for it would be that of the
-        # packed bytes, and pooch replaces what does not match.
-        pooch.retrieve(path.name, None, path.name, path.parent, downloader=from_a_mirror)
+        # Makes the folder, and gives the file its name when all of it is there. None: the hash that pooch can check is
+        # that of the packed bytes.
+        pooch.retrieve(path.name, None, path.name, path.parent, downloader=write)
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
     return path
 
 
+def _from_a_mirror(path, dataset, sha256):
+    """The bytes for `path` from the first mirror that has the right ones; DataError, with the ways out, if none has."""
+    failures = []
+    for mirror in MIRRORS[dataset]:
+        try:
+            content = _fetch(mirror + path.name)
+            unpacked = content if path.name == CIFAR10_ARCHIVE else gzip.decompress(content)
+            found = hashlib.sha256(unpacked).hexdigest()
+            if found == sha256:
+                return content
+            reason = f'wrong content: SHA-256 {found} instead of {sha256}'
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # the errors of `requests` are OSErrors
+            reason = getattr(next(iter(error.args), None), 'reason', error)  # without its count of retries
+        failures.append(f'  {mirror}{path.name}: {reason}')
+    raise DataError('\n'.join([
+        f'{path} is not there, and no mirror gave it:', *failures,
+        f'Ways out: put {", ".join(SHA256[dataset])}, packed or not, into a folder DIR, or do without them:',
+        f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
+        f'  python {sys.argv[0]} --dataset=mnist_5k',
+        f'  python {sys.argv[0]} --fake_data']))
+
+
 def _fetch(url):
-    """The bytes at `url`, or an exception, in bounded time: the library's timeout holds for each address and read anew."""
+    """The bytes at `url`, or an exception if they do not come fast enough, or at all."""
     import pooch
     from tqdm import tqdm
     content, failures = io.BytesIO(), []
@@ -338,13 +346,15 @@ def _fetch(url):
 
     # disable=None: a bar on a terminal, nothing in a log file. total=1: pooch asks whether the bar is true.
     with tqdm(desc=url, total=1, unit='B', unit_scale=True, disable=None) as bar:
+        # identity: a .gz as it lies there. This timeout is for each address of a host and each read anew, hence ours.
         download = pooch.HTTPDownloader(bar, timeout=TIMEOUT_SECONDS, headers={'Accept-Encoding': 'identity'})
-        thread, started = threading.Thread(target=ask, daemon=True), time.monotonic()
+        thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         while thread.is_alive():
-            thread.join(0.1)
-            if (seconds := time.monotonic() - started) > TIMEOUT_SECONDS + content.tell() / SLOWEST:
-                raise TimeoutError(f'timed out: {content.tell()} bytes in {seconds:.0f} seconds')
+            before = content.tell()
+            thread.join(TIMEOUT_SECONDS)
+            if thread.is_alive() and (count := content.tell() - before) < LEAST_BYTES:
+                raise TimeoutError(f'timed out: {count} bytes in {TIMEOUT_SECONDS} seconds')
     if failures:
         raise failures[0]
     return content.getbuffer()

@@ -5,16 +5,19 @@ import gzip
 import hashlib
 import http.server
 import io
+import logging
 import os
 import pathlib
 import pwd
 import shutil
 import socket
 import struct
+import sys
 import tarfile
 import threading
 
 import numpy as np
+import pooch
 import pytest
 import requests
 
@@ -225,11 +228,15 @@ def cifar(tmp_path, records, monkeypatch):
     return tmp_path
 
 
+def packable(records):
+    return [(name, array.tobytes()) for name, array in records.items()]
+
+
 def tar(files, prefix='cifar-10-batches-bin/'):
-    """The bytes of a .tar.gz of files, a dict from name to bytes, or to a TarInfo's type in their place."""
+    """The bytes of a .tar.gz of files, pairs of name and bytes, or a TarInfo's type in their place."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode='w:gz', compresslevel=0) as archive:
-        for name, content in files.items():
+        for name, content in files:
             member = tarfile.TarInfo(prefix + name)
             if isinstance(content, bytes) and len(content) > 1:
                 member.size = len(content)
@@ -242,7 +249,7 @@ def tar(files, prefix='cifar-10-batches-bin/'):
 
 @pytest.fixture(scope='module')
 def archive(records):
-    return tar({'readme.html': b'<html>', **{name: records[name].tobytes() for name in reversed(ALL)}})
+    return tar([('readme.html', b'<html>'), *reversed(packable(records))])
 
 
 def clear(folder):
@@ -254,7 +261,7 @@ def is_right(data, records):
     """Against the records one pixel at a time: label, then 1,024 red, 1,024 green, 1,024 blue, rows first."""
     assert data.name == 'cifar10' and [len(part.labels) for part in data[1:]] == [20, 5000, IMAGES]
     rows = np.concatenate([records[name] for name in BATCHES])
-    for part, expected in ((data.train, rows[:20]), (data.validation, rows[20:]), (data.test, records['test_batch.bin'])):
+    for part, expected in zip(data[1:], (rows[:20], rows[20:], records['test_batch.bin'])):
         assert part.images.dtype == np.float32 and part.images.shape == (len(expected), 32, 32, 3)
         assert part.labels.dtype == np.int64
         np.testing.assert_array_equal(part.labels, expected[:, 0])
@@ -291,7 +298,7 @@ def test_the_published_files_of_cifar10_give_no_warning(cifar, records, monkeypa
 def test_the_archives_paths_play_no_part(cifar, records):
     path = clear(cifar)
     for prefix in ('', './', '../../', '/cifar/'):
-        path.write_bytes(tar({name: array.tobytes() for name, array in records.items()}, prefix))
+        path.write_bytes(tar([('._test_batch.bin', b'macOS'), *packable(records), *packable(records)[:1]], prefix))
         is_right(read_cifar(cifar), records)
         assert os.listdir(cifar) == [path.name] and not (cifar.parent.parent / 'test_batch.bin').exists()
 
@@ -310,10 +317,10 @@ def test_the_missing_ones_of_a_set_are_named_and_not_downloaded(cifar, monkeypat
 
 
 DAMAGE = {
-    'empty': (lambda r: b'', 'its size'),
-    'a byte short': (lambda r: r.tobytes()[:-1], 'its size'),
-    'a byte long': (lambda r: r.tobytes() + b'0', 'its size'),
-    'half of the images': (lambda r: r[:IMAGES // 2].tobytes(), 'its size'),
+    'empty': (lambda r: b'', 'not the 3085292 bytes'),
+    'a byte short': (lambda r: r.tobytes()[:-1], 'not the 3085292 bytes'),
+    'a byte long': (lambda r: r.tobytes() + b'0', 'not the 3085292 bytes'),
+    'half of the images': (lambda r: r[:IMAGES // 2].tobytes(), 'not the 3085292 bytes'),
     'a label of 10': (lambda r: b'\x0a' + r.tobytes()[1:], 'label 10 is outside 0..9'),
 }
 
@@ -343,16 +350,16 @@ def test_a_folder_and_a_dangling_link_in_place_of_a_file_of_cifar10(cifar):
     (lambda files, whole: whole[:10000] + b'?' * 99 + whole[10099:], 'cannot be read or unpacked'),
     (lambda files, whole: gzip.compress(gzip.decompress(whole)[:5_000_000], 0), 'cannot be read or unpacked'),
     (lambda files, whole: gzip.compress(b'no tar' * 1000), 'cannot be read or unpacked'),
-    (lambda files, whole: tar({'data_batch_1.bin': files['data_batch_1.bin']}), 'data_batch_2.bin, data_batch_3.bin'),
-    (lambda files, whole: tar({**files, 'test_batch.bin': tarfile.SYMTYPE}), 'test_batch.bin missing'),
-    (lambda files, whole: tar({**files, 'test_batch.bin': tarfile.LNKTYPE}), 'test_batch.bin missing'),
-    (lambda files, whole: tar({**files, 'test_batch.bin': tarfile.DIRTYPE}), 'test_batch.bin missing'),
-    (lambda files, whole: tar({**files, 'test_batch.bin': files['test_batch.bin'][:-1]}), 'test_batch.bin: its size'),
+    (lambda files, whole: tar(files[:4]), ': data_batch_5.bin, test_batch.bin missing'),
+    (lambda files, whole: tar([*files[:5], ('test_batch.bin', tarfile.SYMTYPE)]), ': test_batch.bin missing'),
+    (lambda files, whole: tar([*files[:5], ('test_batch.bin', tarfile.LNKTYPE)]), ': test_batch.bin missing'),
+    (lambda files, whole: tar([*files[:5], ('test_batch.bin', tarfile.DIRTYPE)]), ': test_batch.bin missing'),
+    (lambda files, whole: tar([*files[:5], ('test_batch.bin', files[5][1][:-1])]), 'test_batch.bin: not the'),
 ], ids=['empty', 'a page', 'cut short', 'damaged', 'tar cut short', 'no tar', 'files missing', 'a link', 'a hard link',
         'a folder', 'a short file'])
 def test_a_broken_archive_of_cifar10_is_named_and_kept(cifar, records, archive, damage, words):
     path = clear(cifar)
-    path.write_bytes(damage({name: array.tobytes() for name, array in records.items()}, archive))
+    path.write_bytes(damage(packable(records), archive))
     fails(cifar, path, words, 'Move the file away', dataset='cifar10')
 
 
@@ -373,7 +380,7 @@ def test_the_real_images_of_cifar10():
 @pytest.mark.parametrize('name', ['gs://bucket/mnist', 's3://b/x', 'http://host/x', 'file:///tmp/x', 'hdfs://h'])
 @pytest.mark.parametrize('dataset', ['mnist', 'cifar10'])
 def test_addresses_are_refused(name, dataset):
-    with pytest.raises(input_data.DataError, match=f'^--data_dir={name} .*only folders of this machine.*$'):
+    with pytest.raises(input_data.DataError, match=f'^--data_dir={name} .*only local folders work.*$'):
         input_data.read_data_sets(name, dataset=dataset)
 
 
@@ -391,7 +398,7 @@ def test_a_home_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.delenv('HOME')
     monkeypatch.setattr(pwd, 'getpwuid', lambda _: {}['no entry'])
     for dataset in ('mnist', 'fashion_mnist', 'cifar10'):
-        with pytest.raises(input_data.DataError, match='^--data_dir=~/.cache/.*: .*home.* without ~.$'):
+        with pytest.raises(input_data.DataError, match='^--data_dir=~/.cache/.*no such home folder.* without ~.$'):
             input_data.read_data_sets(dataset=dataset)
 
 
@@ -399,9 +406,9 @@ def test_a_home_that_is_not_there_is_one_line(monkeypatch):
 
 @pytest.fixture
 def server(contents, records, archive, monkeypatch):
-    """Mirrors on loopback: /good/, /wrong/ (other bytes), /cut/ (half of the bytes), /slow/ (none), /trickle/ (a few), /no/."""
+    """Mirrors on loopback: /good/, /wrong/ (other bytes), /cut/ (half of them), /slow/ (none), /trickle/, /no/ (404)."""
     asked, release = [], threading.Event()
-    files = {CIFAR10_ARCHIVE: archive, **{f'{name}.gz': gzip.compress(content, 9) for name, content in contents.items()}}
+    files = {CIFAR10_ARCHIVE: archive, **{f'{name}.gz': gzip.compress(contents[name], 9) for name in NAMES}}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -428,7 +435,7 @@ def server(contents, records, archive, monkeypatch):
 
     for variable in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(input_data, 'TIMEOUT_SECONDS', 1)
+    monkeypatch.setattr(input_data, 'TIMEOUT_SECONDS', 2)
     monkeypatch.setattr(input_data, 'CIFAR10_IMAGES', IMAGES)
     monkeypatch.setattr(input_data, 'SHA256', {
         'mnist': sha256(contents), 'cifar10': sha256(records), CIFAR10_ARCHIVE: hashlib.sha256(archive).hexdigest()})
@@ -436,7 +443,8 @@ def server(contents, records, archive, monkeypatch):
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
 
         def use(*mirrors):
-            urls = [mirror if '//' in mirror else f'http://127.0.0.1:{httpd.server_port}/{mirror}/' for mirror in mirrors]
+            host = f'http://127.0.0.1:{httpd.server_port}'
+            urls = [mirror if '//' in mirror else f'{host}/{mirror}/' for mirror in mirrors]
             for dataset in ('mnist', 'cifar10'):
                 monkeypatch.setitem(input_data.MIRRORS, dataset, urls)
         use.asked = asked
@@ -452,22 +460,37 @@ def closed_port():
         return f'http://127.0.0.1:{unused.getsockname()[1]}/'
 
 
-def test_absent_files_are_downloaded_once(server, tmp_path, capsys):
+def test_absent_files_are_downloaded_once(server, tmp_path, monkeypatch, capsys):
     server('good')
+    monkeypatch.setattr(pooch.get_logger(), 'handlers', [logging.StreamHandler()])  # its own has another test's stderr
     folder = tmp_path / 'new' / 'folder'
     data = input_data.read_data_sets(folder)
     assert len(data.train.labels) == 20 and sorted(os.listdir(folder)) == sorted(PACKED)
     assert server.asked == [f'/good/{name}' for name in PACKED]
     input_data.read_data_sets(folder)
     assert len(server.asked) == 4
-    assert capsys.readouterr().err == ''  # no warning, and no bar where there is no terminal
+    assert capsys.readouterr().err == ''  # no warning, no log of the library's, and no bar where there is no terminal
+
+
+def test_on_a_terminal_there_is_a_bar(server, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    server('good')
+    monkeypatch.setattr(sys, 'stderr', Terminal())
+    input_data.read_data_sets(tmp_path)
+    assert all(f'/good/{name}: 100%' in sys.stderr.getvalue() for name in PACKED)
+    assert sys.stderr.getvalue().count('\n') == len(PACKED)  # and nothing else
 
 
 @pytest.mark.parametrize('first', ['no', 'wrong', 'cut', 'slow', 'trickle'])
-def test_the_next_mirror_is_asked(server, tmp_path, first):
+def test_the_next_mirror_is_asked(server, folder, first):
     server(first, 'good')
-    assert len(input_data.read_data_sets(tmp_path).test.labels) == 30
-    assert sorted(os.listdir(tmp_path)) == sorted(PACKED)
+    (folder / f'{TRAIN_LABELS}.gz').unlink()
+    assert len(input_data.read_data_sets(folder).test.labels) == 30
+    assert server.asked == [f'/{mirror}/{TRAIN_LABELS}.gz' for mirror in (first, 'good')]
+    assert sorted(os.listdir(folder)) == sorted(PACKED)
 
 
 def test_the_archive_of_cifar10_is_downloaded_once_and_kept(server, records, archive, tmp_path, capsys):
