@@ -4,33 +4,35 @@ TensorFlow dropped `tensorflow.examples.tutorials.mnist.input_data`; this module
 
     mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data)
 
-reads as it always did. MNIST and Fashion-MNIST are downloaded when they are absent and checked against their
-SHA-256. Nothing that is on the disk already is ever replaced or deleted.
+reads as it always did. MNIST, Fashion-MNIST and CIFAR-10 are downloaded when they are absent and checked against
+their SHA-256. Nothing that is on the disk already is ever replaced or deleted, and archives are read as they lie.
 """
 
 import collections
-import concurrent.futures
 import gzip
 import hashlib
-import http.client
+import io
 import math
 import os
 import pathlib
+import posixpath
+import re
 import sys
+import tarfile
 import threading
-import urllib.request
 import zlib
 
 import numpy as np
-from tqdm import tqdm
 
 DataSet = collections.namedtuple('DataSet', 'images labels')
 DataSets = collections.namedtuple('DataSets', 'name train validation test')
 
-DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist')
+DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist', 'cifar10')
 CLASSES = 10
-VALIDATION_SIZE = 5000  # the first of the 60,000, as in TensorFlow's reader
-TIMEOUT_SECONDS = 10    # for a mirror to answer, and for each read after that; our choice
+VALIDATION_SIZE = 5000  # MNIST's first, as in TensorFlow's reader; CIFAR-10's last, our choice
+CIFAR10_IMAGES = 10000  # in each of its six files
+TIMEOUT_SECONDS = 10    # for a mirror to give the first LEAST_BYTES, and for each time as many after that; our choice
+LEAST_BYTES = 100000
 
 MIRRORS = {
     'mnist': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
@@ -38,10 +40,12 @@ MIRRORS = {
     'fashion_mnist': ('https://storage.googleapis.com/tensorflow/tf-keras-datasets/',
                       'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
                       'https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/'),
+    'cifar10': ('https://www.cs.toronto.edu/~kriz/',),
 }
-TRAIN_IMAGES, TRAIN_LABELS = 'train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'
-TEST_IMAGES, TEST_LABELS = 't10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'
-# Of the decompressed bytes: mirrors compress anew.
+TRAIN_IMAGES, TRAIN_LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
+TEST_IMAGES, TEST_LABELS = 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'
+CIFAR10_FOLDER, CIFAR10_ARCHIVE = 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz'
+# Of the unpacked files, for mirrors compress anew; and of CIFAR-10's one archive.
 SHA256 = {
     'mnist': {
         TRAIN_IMAGES: 'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
@@ -55,19 +59,31 @@ SHA256 = {
         TEST_IMAGES: '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b',
         TEST_LABELS: '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34',
     },
+    'cifar10': {
+        'data_batch_1.bin': 'cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5',
+        'data_batch_2.bin': 'a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed',
+        'data_batch_3.bin': 'bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67',
+        'data_batch_4.bin': '014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48',
+        'data_batch_5.bin': '755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add',
+        'test_batch.bin': '8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b',
+    },
+    CIFAR10_ARCHIVE: 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
 }
+REMEDY = 'Move the file away, and it is downloaded anew; or give another --data_dir.'
 
 
 class DataError(Exception):
-    """Data that cannot be had or cannot be used; the message names the file and what to do."""
+    """Data that cannot be had or cannot be used; the message names the file or the flag and what to do."""
 
 
 def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
     """Reads one data set.
 
     Args:
-      data_dir: folder of the four gzipped IDX files of `mnist` and `fashion_mnist`; files that are absent are
-        downloaded into it. None: a cache folder in the user's home, one a data set.
+      data_dir: folder of the data set's files; what is absent is downloaded into it. None: a cache folder in the
+        user's home, one a data set.
+        mnist, fashion_mnist: the four IDX files, gzipped or not.
+        cifar10: the binary version, as the archive, as the folder that is in it, or as the six files.
       fake_data: makes images up from `seed` instead; no file is touched and `dataset` plays no part.
       dataset: one of DATASETS.
       seed: int >= 0, used by `fake_data` alone.
@@ -77,26 +93,26 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
       [N, height, width, channels] in [0, 1], labels int64 [N] in 0..9.
 
     Raises:
-      DataError: a file is no valid IDX file, does not fit its partner, or cannot be downloaded.
+      DataError: no such folder can be, or a file is broken, does not fit its partner, or cannot be downloaded.
     """
     if fake_data:
         return _fake(seed)
     if dataset == 'mnist_5k':
         return _mnist_5k()
-    folder = pathlib.Path(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}').expanduser()
-    if folder.exists() and not folder.is_dir():
+    folder = local_folder(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}', 'data_dir')
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise DataError(f'--data_dir={folder} is no folder.')
-    _download_absent(folder, dataset)
-    train = _read_pair(folder / TRAIN_IMAGES, folder / TRAIN_LABELS, dataset)
-    test = _read_pair(folder / TEST_IMAGES, folder / TEST_LABELS, dataset)
-    if len(train.labels) <= VALIDATION_SIZE or not train.images.size or not test.images.size:
-        raise DataError(f'{folder}: training images {train.images.shape} and test images {test.images.shape} are too '
-                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. Give another --data_dir.')
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise DataError(f'{folder / TRAIN_IMAGES} and {folder / TEST_IMAGES} hold images of different sizes. '
-                        'Give another --data_dir.')
-    return DataSets(dataset, DataSet(*(a[VALIDATION_SIZE:] for a in train)),
-                    DataSet(*(a[:VALIDATION_SIZE] for a in train)), test)
+    return _cifar10(folder) if dataset == 'cifar10' else _mnist(folder, dataset)
+
+
+def local_folder(name, flag):
+    """The folder that a flag names, as a path, with ~ expanded; raises DataError if it cannot be one."""
+    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
+        raise DataError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
+    try:
+        return pathlib.Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
 
 def _fake(seed):
@@ -117,28 +133,53 @@ def _mnist_5k():
 
 
 def _split(name, images, labels, train_size, validation_size):
-    """Train, validation and test sets out of one; the test set is what is left."""
+    """Train, validation and test sets out of one, as views if it is float32; the test set is what is left."""
     bounds = [train_size, train_size + validation_size]
-    parts = zip(np.split(images.astype(np.float32), bounds), np.split(labels.astype(np.int64), bounds))
+    parts = zip(np.split(images.astype(np.float32, copy=False), bounds), np.split(labels.astype(np.int64), bounds))
     return DataSets(name, *(DataSet(*part) for part in parts))
+
+
+# ----------------------------------------------------------------------------------------- MNIST, Fashion-MNIST
+
+def _mnist(folder, dataset):
+    """The four IDX files: 55,000 / 5,000 / 10,000 images if they are the usual ones."""
+    paths = {name: _find(folder, name) or _download(folder / f'{name}.gz', dataset, SHA256[dataset][name])
+             for name in SHA256[dataset]}
+    train = _read_pair(paths[TRAIN_IMAGES], paths[TRAIN_LABELS], dataset)
+    test = _read_pair(paths[TEST_IMAGES], paths[TEST_LABELS], dataset)
+    if len(train.labels) <= VALIDATION_SIZE or not train.images.size or not test.images.size:
+        raise DataError(f'{folder}: training images {train.images.shape} and test images {test.images.shape} are too '
+                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. '
+                        'Give another --data_dir.')
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(f'{paths[TRAIN_IMAGES]} and {paths[TEST_IMAGES]} hold images of different sizes. '
+                        'Give another --data_dir.')
+    return DataSets(dataset, DataSet(*(a[VALIDATION_SIZE:] for a in train)),
+                    DataSet(*(a[:VALIDATION_SIZE] for a in train)), test)
+
+
+def _find(folder, name):
+    """The path of an IDX file under any name that people have it by, or None."""
+    dotted = name.replace('-idx', '.idx')  # as some archives have it
+    paths = [folder / n for n in (f'{name}.gz', f'{dotted}.gz', name, dotted)]
+    # Files first: some archives hold folders of these names too. A dangling link is somebody's, and not replaced.
+    return next(filter(os.path.isfile, paths), None) or next(filter(os.path.lexists, paths), None)
 
 
 def _read_pair(images_path, labels_path, dataset):
     images, labels = read_idx(images_path, 3, dataset), read_idx(labels_path, 1, dataset)
     if len(images) != len(labels):
         raise DataError(f'{images_path} holds {len(images)} images but {labels_path} holds {len(labels)} labels. '
-                        'Move the wrong one away, and it is downloaded anew.')
-    if len(labels) and labels.max() >= CLASSES:
-        raise DataError(f'{labels_path}: label {labels.max()} is outside 0..{CLASSES - 1}. '
-                        'Move the file away, and it is downloaded anew.')
+                        'Move the wrong one away, and it is downloaded anew; or give another --data_dir.')
+    _check_labels(labels, labels_path)
     return DataSet(images[..., np.newaxis] / np.float32(255), labels.astype(np.int64))
 
 
 def read_idx(path, dimensions, dataset=None):
-    """Reads a gzipped IDX file of unsigned bytes.
+    """Reads an IDX file of unsigned bytes.
 
     Args:
-      path: pathlib.Path of the file.
+      path: pathlib.Path of the file, gzipped if its name ends in .gz.
       dimensions: int, how many the file must have (3: images, 1: labels).
       dataset: a key of SHA256: the data set that the bytes are expected to be, with a warning if they are not.
 
@@ -148,94 +189,172 @@ def read_idx(path, dimensions, dataset=None):
     Raises:
       DataError: the file cannot be read, or is cut short, or no IDX file of that many dimensions.
     """
-    remedy = 'Move the file away, and it is downloaded anew; or give another --data_dir.'
     try:
-        content = gzip.decompress(path.read_bytes())
+        content = path.read_bytes()
+        if path.suffix == '.gz':
+            content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f'{path}: cannot be read or unpacked ({error}). {remedy}') from error
+        raise DataError(f'{path}: cannot be read or unpacked ({error}). {REMEDY}') from error
     header = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:  # 8: unsigned bytes
         raise DataError(f'{path}: no IDX file of unsigned bytes in {dimensions} dimensions '
-                        f'(its first bytes are {content[:4].hex() or "missing"}). {remedy}')
+                        f'(its first bytes are {content[:4].hex() or "missing"}). {REMEDY}')
     shape = [int(n) for n in np.frombuffer(content, '>u4', dimensions, offset=4)]
     if len(content) != header + math.prod(shape):
         raise DataError(f'{path}: {len(content) - header} bytes of data where its header {shape} means '
-                        f'{math.prod(shape)}. {remedy}')
-    if dataset and hashlib.sha256(content).hexdigest() != SHA256[dataset][path.name]:
-        print(f'warning: {path}: a valid file, but not the one of {dataset}; it is used as it is.', file=sys.stderr)
+                        f'{math.prod(shape)}. {REMEDY}')
+    if dataset:
+        _warn_of_others(path, content, dataset, path.name.removesuffix('.gz').replace('.idx', '-idx'))
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _download_absent(folder, dataset):
-    """Downloads whichever of the four files is not there yet; raises DataError if no mirror gives it."""
-    for name, sha256 in SHA256[dataset].items():
-        path, failures = folder / name, []
-        if os.path.lexists(path):  # a dangling link is somebody's too
-            continue
-        for mirror in MIRRORS[dataset]:
-            try:
-                content = _fetch(mirror + name, sha256)
-                break
-            except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException) as error:
-                failures.append(f'  {mirror}{name}: {error or type(error).__name__}')
-        else:
-            raise DataError('\n'.join([
-                f'{path} is not there, and no mirror gave it:', *failures,
-                f'Ways out: put {", ".join(SHA256[dataset])} into a folder DIR, or do without them:',
-                f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
-                f'  python {sys.argv[0]} --dataset=mnist_5k',
-                f'  python {sys.argv[0]} --fake_data']))
-        try:
-            _write(path, content)
-        except OSError as error:
-            raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
+def _check_labels(labels, path, remedy=REMEDY):
+    if len(labels) and labels.max() >= CLASSES:
+        raise DataError(f'{path}: label {labels.max()} is outside 0..{CLASSES - 1}. {remedy}')
 
 
-def _fetch(url, sha256):
-    """The bytes at `url`, if they unpack to what `sha256` stands for; else one of several exceptions."""
-    content = bytearray()
-    with _open(url) as response:
-        size = int(response.headers.get('Content-Length') or 0) or None
-        # disable=None: a bar on a terminal, nothing in a log file.
-        with tqdm(desc=url, total=size, unit='B', unit_scale=True, disable=None) as progress:
-            while part := response.read(2 ** 16):
-                content += part
-                progress.update(len(part))
-    if size and len(content) < size:
-        raise ValueError(f'the connection was cut after {len(content)} of {size} bytes')
-    found = hashlib.sha256(gzip.decompress(content)).hexdigest()
-    if found != sha256:
-        raise ValueError(f'wrong content: SHA-256 {found} instead of {sha256}')
-    return content
+def _warn_of_others(path, content, dataset, name):
+    """Warns of a file that is sound but not the one of its name that the data set's makers published."""
+    if hashlib.sha256(content).hexdigest() != SHA256[dataset][name]:
+        print(f'warning: {path}: a valid file, but not the one of {dataset}; it is used as it is.', file=sys.stderr)
 
 
-def _open(url):
-    """urlopen within TIMEOUT_SECONDS in all: its own timeout holds for each address of a host anew."""
-    answer = concurrent.futures.Future()
+# ------------------------------------------------------------------------------------------------------ CIFAR-10
 
-    def ask():
-        try:
-            answer.set_result(urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS))
-        except Exception as error:
-            answer.set_exception(error)
+def _cifar10(folder):
+    """The binary version: 45,000 / 5,000 / 10,000 images."""
+    names = list(SHA256['cifar10'])  # in the order of the images
+    places = {place: [name for name in names if os.path.lexists(place / name)]
+              for place in (folder / CIFAR10_FOLDER, folder)}
+    place, there = max(places.items(), key=lambda item: len(item[1]))
+    if there:
+        files, remedy = _files(place, there), f'Unpack {CIFAR10_ARCHIVE} there anew, or give another --data_dir.'
+    else:
+        place, remedy = folder / CIFAR10_ARCHIVE, REMEDY
+        if not os.path.lexists(place):
+            _download(place, 'cifar10', SHA256[CIFAR10_ARCHIVE])
+        files = _archived_files(place)
 
-    threading.Thread(target=ask, daemon=True).start()
+    images = np.empty([len(names) * CIFAR10_IMAGES, 32, 32, 3], np.float32)  # 737 MB, and the only copy
+    labels = np.empty(len(images), np.int64)
+    record = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
+    read = set()
     try:
-        return answer.result(TIMEOUT_SECONDS + 1)
-    except concurrent.futures.TimeoutError:
-        raise TimeoutError(f'timed out: no answer within {TIMEOUT_SECONDS} seconds') from None
+        for name, file in files:
+            content = file.read(CIFAR10_IMAGES * record + 1)
+            if len(content) != CIFAR10_IMAGES * record:
+                raise DataError(f'{place / name}: not the {CIFAR10_IMAGES * record} bytes of {CIFAR10_IMAGES} images '
+                                f'and labels. {remedy}')
+            _warn_of_others(place / name, content, 'cifar10', name)
+            records = np.frombuffer(content, np.uint8).reshape(-1, record)
+            _check_labels(records[:, 0], place / name, remedy)
+            start = names.index(name) * CIFAR10_IMAGES
+            part = slice(start, start + CIFAR10_IMAGES)
+            labels[part] = records[:, 0]
+            images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            read.add(name)
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f'{place}: cannot be read or unpacked ({error}). {remedy}') from error
+    if missing := [name for name in names if name not in read]:
+        raise DataError(f'{place}: {", ".join(missing)} missing. {remedy}')
+    images /= 255
+    return _split('cifar10', images, labels, 5 * CIFAR10_IMAGES - VALIDATION_SIZE, VALIDATION_SIZE)
 
 
-def _write(path, content):
-    """Gives the file its name only when all of it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    with open(part, 'xb') as file:
-        try:
+def _files(folder, names):
+    """Yields each name and its open file."""
+    for name in names:
+        with open(folder / name, 'rb') as file:
+            yield name, file
+
+
+def _archived_files(path):
+    """Yields the same out of the archive, whatever folder it has them in; nothing is unpacked to the disk."""
+    with tarfile.open(path, 'r:gz') as archive:
+        for member in archive:
+            name = posixpath.basename(member.name)
+            if name in SHA256['cifar10'] and member.isreg():  # not a link
+                yield name, archive.extractfile(member)
+        archive.fileobj.read()  # on to the end, where the checksum is
+
+
+# ------------------------------------------------------------------------------------------------------ download
+
+def _download(path, dataset, sha256):
+    """Downloads an absent file from the first mirror that gives it, and returns its path.
+
+    Args:
+      path: pathlib.Path; the mirrors know the file by the same name.
+      sha256: of the file's bytes if it is CIFAR-10's archive, else of what they unpack to.
+
+    Raises:
+      DataError: no mirror gives it, or it cannot be written.
+    """
+    import pooch  # slow to import, so only when asked for
+
+    def write(_, part, __):
+        content = _from_a_mirror(path, dataset, sha256)
+        os.unlink(part)  # pooch makes it for its owner's eyes alone
+        with open(part, 'xb') as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.rename(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
+
+    pooch.get_logger().setLevel('WARNING')
+    try:
+        # Makes the folder, and gives the file its name when all of it is there. None: the hash that pooch can check is
+        # that of the packed bytes.
+        pooch.retrieve(path.name, None, path.name, path.parent, downloader=write)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
+    return path
+
+
+def _from_a_mirror(path, dataset, sha256):
+    """The bytes for `path` from the first mirror that has the right ones; DataError, with the ways out, if none has."""
+    failures = []
+    for mirror in MIRRORS[dataset]:
+        try:
+            content = _fetch(mirror + path.name)
+            unpacked = content if path.name == CIFAR10_ARCHIVE else gzip.decompress(content)
+            found = hashlib.sha256(unpacked).hexdigest()
+            if found == sha256:
+                return content
+            reason = f'wrong content: SHA-256 {found} instead of {sha256}'
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # the errors of `requests` are OSErrors
+            reason = getattr(next(iter(error.args), None), 'reason', error)  # without its count of retries
+        failures.append(f'  {mirror}{path.name}: {reason}')
+    raise DataError('\n'.join([
+        f'{path} is not there, and no mirror gave it:', *failures,
+        f'Ways out: put {", ".join(SHA256[dataset])}, packed or not, into a folder DIR, or do without them:',
+        f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
+        f'  python {sys.argv[0]} --dataset=mnist_5k',
+        f'  python {sys.argv[0]} --fake_data']))
+
+
+def _fetch(url):
+    """The bytes at `url`, or an exception if they do not come fast enough, or at all."""
+    import pooch
+    from tqdm import tqdm
+    content, failures = io.BytesIO(), []
+
+    def ask():
+        try:
+            download(url, content, None)
+        except Exception as error:
+            failures.append(error)
+
+    # disable=None: a bar on a terminal, nothing in a log file. total=1: pooch asks whether the bar is true.
+    with tqdm(desc=url, total=1, unit='B', unit_scale=True, disable=None) as bar:
+        # identity: a .gz as it lies there. This timeout is for each address of a host and each read anew, hence ours.
+        download = pooch.HTTPDownloader(bar, timeout=TIMEOUT_SECONDS, headers={'Accept-Encoding': 'identity'})
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            before = content.tell()
+            thread.join(TIMEOUT_SECONDS)
+            if thread.is_alive() and (count := content.tell() - before) < LEAST_BYTES:
+                raise TimeoutError(f'timed out: {count} bytes in {TIMEOUT_SECONDS} seconds')
+    if failures:
+        raise failures[0]
+    return content.getbuffer()

@@ -43,7 +43,7 @@ def define_flags():
     not_negative = (lambda x: 0 <= x < 3.4e38), 'finite and at least 0'  # finite in float32
 
     flags.DEFINE_enum('dataset', 'mnist', input_data.DATASETS, 'The images to learn; mnist_5k needs no download.', **data)
-    flags.DEFINE_string('data_dir', None, 'Folder of the four IDX files of mnist or fashion_mnist, downloaded when '
+    flags.DEFINE_string('data_dir', None, 'Folder of the files of mnist, fashion_mnist or cifar10, downloaded when '
                         'absent. None: a cache folder in your home.', **data)
     flags.DEFINE_boolean('fake_data', False, 'Learn made-up images instead of --dataset.', **data)
 
@@ -250,30 +250,6 @@ def penalties(weights, lambda_g, lambda_v):
 def cross_entropy(logits, labels):
     """CE, the mean softmax cross-entropy: logits float32 [N, classes], labels int64 [N]; scalar."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
-
-
-@tf.keras.utils.register_keras_serializable(package='attention_guided_sparsity')
-class GuidedSparsity(tf.keras.regularizers.Regularizer):
-    """Both penalties as a Keras regularizer: Dense(64, kernel_regularizer=GuidedSparsity(0.001, 0.01)).
-
-    Args:
-      group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's. A layer with
-        one output, or with equal ones as after a constant initializer, needs group_variance=0.
-
-    Raises:
-      ValueError: a coefficient is negative or not finite.
-    """
-
-    def __init__(self, group_lasso=0.001, group_variance=0.01):
-        if not (0 <= group_lasso < math.inf and 0 <= group_variance < math.inf):
-            raise ValueError(f'coefficients must be finite and at least 0: {group_lasso}, {group_variance}')
-        self.group_lasso, self.group_variance = group_lasso, group_variance
-
-    def __call__(self, x):
-        return sum(penalties([x], self.group_lasso, self.group_variance).values(), tf.zeros([], x.dtype))
-
-    def get_config(self):
-        return {'group_lasso': self.group_lasso, 'group_variance': self.group_variance}
 
 
 # ------------------------------------------------------------------------------------------------------- sparsity

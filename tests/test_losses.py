@@ -1,6 +1,5 @@
 """The loss terms, sparsify and sparsity against NumPy written apart, and against finite differences."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -134,43 +133,3 @@ def test_dead_groups_are_left_out_of_the_multiply_accumulates():
         net.weights[name].assign(weight)
     figures = main.sparsity_figures(net)
     assert figures['macs'] == 28**2 * 25 * 2 + 14**2 * 25 * 2 * 2 + 49 * 2 * 3 + 3 * 1 + 1 * 10
-
-
-@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # Keras's own, in saving
-def test_regularizer_inside_a_keras_model(tmp_path):
-    def regularizer():
-        return main.GuidedSparsity(group_lasso=0.3, group_variance=0.7)
-
-    layers = keras.layers
-    model = keras.Sequential([
-        keras.Input((4, 4, 4, 1)),
-        layers.Conv3D(3, 2, kernel_regularizer=regularizer()), layers.Reshape((9, 9)),
-        layers.Conv1D(4, 3, kernel_regularizer=regularizer()), layers.Flatten(),
-        layers.Dense(5, kernel_regularizer=regularizer())])
-    kernels = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, 'kernel')]
-    expected = 0.3 * numpy_lasso(kernels) + 0.7 * numpy_variance(kernels)
-    np.testing.assert_allclose(sum(model.losses), expected, rtol=1e-5)
-
-    model.compile('sgd', 'mse')
-    before = [kernel.copy() for kernel in kernels]
-    model.fit(np.ones((8, 4, 4, 4, 1)), np.ones((8, 5)), epochs=1, verbose=0)
-    assert all((layer.kernel.numpy() != old).any()
-               for layer, old in zip((l for l in model.layers if hasattr(l, 'kernel')), before))
-
-    model.save(tmp_path / 'model.keras')
-    again = keras.models.load_model(tmp_path / 'model.keras')
-    assert again.layers[-1].kernel_regularizer.get_config() == {'group_lasso': 0.3, 'group_variance': 0.7}
-    np.testing.assert_allclose(sum(again.losses), sum(model.losses))
-
-
-def test_regularizer_drops_terms_with_zero_coefficients():
-    kernel = tf.ones((4, 3))
-    assert main.GuidedSparsity(0.0, 0.0)(kernel) == 0
-    np.testing.assert_allclose(main.GuidedSparsity(1.0, 0.0)(kernel), 6)
-    assert main.GuidedSparsity().get_config() == {'group_lasso': 0.001, 'group_variance': 0.01}
-
-
-@pytest.mark.parametrize('coefficients', [(-1, 0), (0, -1), (float('nan'), 0), (0, float('inf'))])
-def test_regularizer_refuses_bad_coefficients(coefficients):
-    with pytest.raises(ValueError, match='finite and at least 0'):
-        main.GuidedSparsity(*coefficients)
