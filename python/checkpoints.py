@@ -59,6 +59,33 @@ def write_json(path, content):
     os.replace(part, path)
 
 
+def read_newest(folder, checkpoint):
+    """Reads the newest of a run's checkpoints that loads; touches no file.
+
+    Args:
+      folder: pathlib.Path of the checkpoints.
+      checkpoint: tf.train.Checkpoint of the objects to restore, or of some of them.
+
+    Returns:
+      int, the step of the checkpoint; None if there is none, or a broken one of step 0, which loses nothing.
+
+    Raises:
+      RunError: there are checkpoints, and none can be read.
+    """
+    # By the files themselves: CheckpointManager knows none if its own state file is gone.
+    found = {int(match[1]) for path in folder.glob('step-*') if (match := re.match(r'step-(\d+)\.', path.name))}
+    for step in sorted(found, reverse=True):
+        try:
+            checkpoint.read(str(folder / f'step-{step}')).assert_existing_objects_matched().expect_partial()
+            return step
+        except Exception as error:  # a damaged file shows itself in many ways
+            print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
+                  f'({first_line(error)})', file=sys.stderr)
+    if any(found):
+        raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir.')
+    return None
+
+
 class Run:
     """A context manager that holds a run's folder against other processes, and takes SIGINT and SIGTERM as requests.
 
@@ -143,19 +170,10 @@ class Run:
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
         self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=3, checkpoint_name='step')
-        # By the files themselves: CheckpointManager knows none if its own state file is gone.
-        found = {int(match[1]) for path in folder.glob('step-*') if (match := re.match(r'step-(\d+)\.', path.name))}
-        for step in sorted(found, reverse=True):
-            try:
-                checkpoint.read(str(folder / f'step-{step}')).assert_existing_objects_matched().expect_partial()
-                return step
-            except Exception as error:  # a damaged file shows itself in many ways
-                print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
-                      f'({first_line(error)})', file=sys.stderr)
-        if any(found):  # a broken checkpoint of step 0 loses nothing
-            raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir to start anew.')
-        self.save(0)
-        return 0
+        step = read_newest(folder, checkpoint)
+        if step is None:
+            self.save(0)
+        return step or 0
 
     def save(self, step):
         """Writes the checkpoint of a step, and removes the oldest of more than three."""
