@@ -21,6 +21,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import statistics
 import sys
 import tempfile
@@ -144,25 +145,24 @@ def load_run(folder, data_dir):
     try:
         facts = json.loads(path.read_text())
         settings, identity = facts['settings'], facts['identity']
-        dataset, content = identity['dataset'], identity['train_sha256']
-        of_net = [settings[name] for name in ('widths', 'dropout', 'sparsity_threshold', 'random_sparsity', 'seed')]
         # Runs of earlier versions do not say where their data came from.
-        source = facts.get('data') or {'dataset': dataset, 'fake_data': dataset == 'fake', 'seed': settings['seed']}
+        source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
+                                       'seed': settings['seed']}
+        data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
+        same_data = checkpoints.identity(data, settings)['train_sha256'] == identity['train_sha256']
+        lenet = main.LeNet(data.train.images.shape[1:], *(settings[name] for name in (
+            'widths', 'dropout', 'sparsity_threshold', 'random_sparsity', 'seed')))
     except OSError as error:
         raise checkpoints.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise checkpoints.RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
-    if dataset not in (*input_data.DATASETS, 'fake'):
-        raise checkpoints.RunError(f'{path}: the run has learned {dataset}, none of the data sets of this program.')
-    try:
-        data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
     except input_data.DataError as error:
         reason = checkpoints.first_line(error).rstrip('.:')
         raise checkpoints.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
-    if checkpoints.identity(data, settings)['train_sha256'] != content:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise checkpoints.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
+                                   'Give another --log_dir.') from error
+    if not same_data:
         raise checkpoints.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
                                    'of those as --data_dir.')
-    lenet = main.LeNet(data.train.images.shape[1:], *of_net)
     step = checkpoints.read_newest(folder / 'checkpoints', tf.train.Checkpoint(net=lenet))
     if step is None:
         raise checkpoints.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
@@ -250,7 +250,23 @@ def latencies(functions, images):
         seconds = benchmark.in_turn({name: functools.partial(calls, function, batch)
                                      for name, function in functions.items()}, ROUNDS)
         found[str(number)] = {name: 1e3 * statistics.median(taken) / CALLS for name, taken in seconds.items()}
+    if sys.stderr.isatty():
+        print('\r', end='', file=sys.stderr)  # over what in_turn has shown
     return found
+
+
+def counts(nets, keep):
+    """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
+    macs = {name: benchmark.macs(net) for name, net in nets.items()}
+    layers = {layer: {
+        'outputs': {'dense': len(kept), 'compressed': int(kept.sum())},
+        'weights': {name: int(tf.size(net.weights.get(layer, []))) for name, net in nets.items()},
+        'macs': {name: macs[name].get(layer, 0) for name in nets}} for layer, kept in keep.items()}
+    return {'architecture': {name: '-'.join(str(layers[layer]['outputs'][name]) for layer in main.REGULARISED)
+                             for name in nets},
+            'layers': layers,
+            'in_all': {what: {name: sum(layer[what][name] for layer in layers.values()) for name in nets}
+                       for what in ('weights', 'macs')}}
 
 
 def compress_run(log_dir, output_dir=None, data_dir=None):
@@ -278,7 +294,6 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
     wanted = {name: on_all(functools.partial(reference.net, training_status=False), images)
               for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
-
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'{output.name}.part-', dir=output.parent) as scratch:
@@ -288,30 +303,18 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
                 export(net, part, name)
             functions = {name: load(part / name) for name in (*nets, *(f'{name}.tflite' for name in nets))}
             logits = {name: on_all(function, images) for name, function in functions.items()}
-            differences = {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
-                           for name, found in logits.items()}
-
-            def accuracy(logits):
-                return float(np.mean(np.argmax(logits, axis=1) == labels))
-
-            outputs = {'dense': {name: len(kept) for name, kept in keep.items()},
-                       'compressed': {name: int(kept.sum()) for name, kept in keep.items()}}
-            macs = {name: benchmark.macs(net) for name, net in nets.items()}
-            layers = {layer: {'outputs': {name: outputs[name][layer] for name in nets},
-                              'weights': {name: int(tf.size(net.weights.get(layer, []))) for name, net in nets.items()},
-                              'macs': {name: macs[name].get(layer, 0) for name in nets}} for layer in weights}
+            accuracies = {name: float(np.mean(np.argmax(of_net, axis=1) == labels)) for name, of_net in (
+                ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
+                ('compressed', logits['compressed']))}
             figures = {
                 'run': str(folder), 'step': step, 'dataset': data.name, 'threshold': lenet.threshold,
-                'architecture': {name: '-'.join(str(outputs[name][layer]) for layer in main.REGULARISED)
-                                 for name in nets},
-                'layers': layers,
-                'in_all': {what: {name: sum(layer[what][name] for layer in layers.values()) for name in nets}
-                           for what in ('weights', 'macs')},
-                'accuracy': {'as_trained': accuracy(wanted['dense']), 'thresholded': accuracy(wanted['compressed']),
-                             'compressed': accuracy(logits['compressed'])},
-                'test_images': len(labels), 'largest_logit': float(np.abs(wanted['compressed']).max()),
-                'largest_difference': differences, 'bytes': {name: size(part / name) for name in functions},
-                'milliseconds': latencies(functions, images), 'versions': report.versions()}
+                **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
+                'largest_logit': float(np.abs(wanted['compressed']).max()),
+                'largest_difference': {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
+                                       for name, found in logits.items()},
+                'bytes': {name: size(part / name) for name in functions},
+                'milliseconds': latencies(functions, images), 'versions': report.versions(),
+                'machine': f'{benchmark.processor()}, {os.cpu_count()} cores'}
             checkpoints.write_json(part / 'compression.json', figures)
             os.rename(part, output)
     except (OSError, tf.errors.OpError) as error:
@@ -322,7 +325,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
 
 def show(figures):
     """Prints what compression.json holds."""
-    print(f'\rrun: {figures["run"]}, step {figures["step"]:,}, threshold {figures["threshold"]}')
+    print(f'run: {figures["run"]}, step {figures["step"]:,}, threshold {figures["threshold"]}')
+    print(f'machine: {figures["machine"]}')
     print(f'architecture: {" -> ".join(figures["architecture"].values())}\n')
     print(f'{"layer":7}{"outputs":>15}{"weights":>25}{"multiply-accumulates":>29}')
     for name, layer in figures['layers'].items():
@@ -349,6 +353,7 @@ def show(figures):
 def compress_main(_):
     logging.set_verbosity(logging.ERROR)  # TensorFlow reports each file as news
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C, no half of the files stays behind
     with report.one_line_errors():
         output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
         show(figures)
