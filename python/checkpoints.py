@@ -62,6 +62,39 @@ def write_json(path, content):
     os.replace(part, path)
 
 
+def read_newest(folder, checkpoint):
+    """Reads the newest of a run's checkpoints that loads; touches no file.
+
+    TensorFlow takes the path of a checkpoint as a pattern, and a folder's name may be one, such as run[12]. So here and
+    where checkpoints are written and pruned, the run's folder is the working directory and 'checkpoints/step-N' the path.
+
+    Args:
+      folder: pathlib.Path of the run.
+      checkpoint: tf.train.Checkpoint of the objects to restore, or of some of them.
+
+    Returns:
+      int, the step of the checkpoint; None if there is none, or a broken one of step 0, which loses nothing.
+
+    Raises:
+      RunError: there are checkpoints, and none can be read.
+    """
+    # By the files themselves: CheckpointManager knows none if its own state file is gone.
+    found = {int(match[1]) for path in (folder / 'checkpoints').glob('step-*')
+             if (match := re.match(r'step-(\d+)\.', path.name))}
+    for step in sorted(found, reverse=True):
+        path = f'checkpoints/step-{step}'
+        try:
+            with contextlib.chdir(folder):
+                checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+            return step
+        except Exception as error:  # a damaged file shows itself in many ways
+            print(f'warning: {folder / path} cannot be read, the one before it is tried ({first_line(error)})',
+                  file=sys.stderr)
+    if any(found):
+        raise RunError(f'none of the checkpoints in {folder / "checkpoints"} can be read. Give another --log_dir.')
+    return None
+
+
 class Run:
     """A context manager that holds a run's folder against other processes, and takes SIGINT and SIGTERM as requests.
 
@@ -132,13 +165,6 @@ class Run:
             raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
                            'Give another --log_dir.')
 
-    def _inside(self):
-        """The run's folder as working directory, in which its checkpoints are plain 'checkpoints/step-N'.
-
-        TensorFlow reads and prunes whatever matches a checkpoint's path, and a folder's name may be a pattern: run[12].
-        """
-        return contextlib.chdir(self.folder)
-
     def restore(self, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one.
 
@@ -153,22 +179,13 @@ class Run:
             one cannot be written.
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
-        with self._inside():
+        with contextlib.chdir(self.folder):
             self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3, checkpoint_name='step')
-        # By the files themselves: CheckpointManager knows none if its own state file is gone.
-        found = {int(match[1]) for path in folder.glob('step-*') if (match := re.match(r'step-(\d+)\.', path.name))}
-        for step in sorted(found, reverse=True):
-            try:
-                with self._inside():
-                    checkpoint.read(f'checkpoints/step-{step}').assert_existing_objects_matched().expect_partial()
-                return step
-            except Exception as error:  # a damaged file shows itself in many ways
-                print(f'warning: {folder / f"step-{step}"} cannot be read, the one before it is tried '
-                      f'({first_line(error)})', file=sys.stderr)
-        if any(found):  # a broken checkpoint of step 0 loses nothing
-            raise RunError(f'none of the checkpoints in {folder} can be read. Give another --log_dir to start anew.')
+        step = read_newest(self.folder, checkpoint)
+        if step is not None:
+            return step
         made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint') if (self.folder / name).exists()]
-        if not found and (made or folder.is_dir() and not os.listdir(folder)):
+        if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
             raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but its '
                            'checkpoints are gone. Put them back, or give another --log_dir to start anew.')
         self.save(0)
@@ -177,7 +194,7 @@ class Run:
     def save(self, step):
         """Writes the checkpoint of a step, and removes the oldest of more than three."""
         try:
-            with self._inside():
+            with contextlib.chdir(self.folder):  # see read_newest
                 self._manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
             with contextlib.suppress(OSError):  # an empty folder would tell of checkpoints that are gone

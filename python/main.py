@@ -18,6 +18,7 @@ The file follows the paper: flags, layers, losses, sparsity, net, training, eval
 import copy
 import functools
 import math
+import os
 import re
 import sys
 import time
@@ -438,7 +439,7 @@ def explain(lenet, images, labels, lambda_g, lambda_v):
     return 'the cross-entropy. Try a smaller --learning_rate.'
 
 
-def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
+def train(data, log_dir=None, source=None, *, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
           group_lasso=0.001, group_variance=0.01, random_sparsity=0.0, widths=(64, 128, 512, 256), batch_size=100,
           final_learning_rate=None, seed=0, eval_interval=100, checkpoint_interval=250):
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
@@ -446,6 +447,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
     Args:
       data: input_data.DataSets.
       log_dir: the run's folder; None: checkpoints.default_log_dir.
+      source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
       The others are the flags of the same names.
 
     Returns:
@@ -456,7 +458,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
       checkpoints.Interrupted: by SIGINT or SIGTERM, after a checkpoint.
     """
     # First of all, while the arguments are the only local names.
-    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir')}
+    settings = {name: value for name, value in locals().items() if name not in ('data', 'log_dir', 'source')}
     lenet = LeNet(data.train.images.shape[1:], widths, dropout, sparsity_threshold, random_sparsity, seed)
     rate = learning_rate if final_learning_rate is None else tf.keras.optimizers.schedules.CosineDecay(
         learning_rate, max(1, max_steps), alpha=final_learning_rate / learning_rate)
@@ -469,7 +471,7 @@ def train(data, log_dir=None, *, max_steps=100000, learning_rate=0.0001, sparsit
         return batch(images, labels, lenet.step, batch_size, seed)
 
     train_steps = training_loop(lenet, optimizer, next_batch, group_lasso, group_variance)
-    with checkpoints.Run(log_dir, data, settings, {'versions': report.versions()}) as run:
+    with checkpoints.Run(log_dir, data, settings, {'data': source, 'versions': report.versions()}) as run:
         step, steps_per_call = run.restore(net=lenet, optimizer=optimizer), 1
         if step > max_steps:
             raise checkpoints.RunError(f'{run.folder} holds this run at step {step}. Give a --max_steps of at least that.')
@@ -548,11 +550,13 @@ def main(_):
     tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too; for the whole process, so here
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
     with report.one_line_errors():
-        mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data, dataset=FLAGS.dataset,
-                                          seed=FLAGS.seed)
+        source = {name: FLAGS[name].value for name in ('data_dir', 'fake_data', 'dataset', 'seed')}
+        if FLAGS.data_dir:
+            source['data_dir'] = os.path.abspath(os.path.expanduser(FLAGS.data_dir))
+        mnist = input_data.read_data_sets(**source)
         settings = {name: FLAGS[name].value for name in train.__kwdefaults__}  # each has a flag of its name
         settings['widths'] = [int(n) for n in FLAGS.widths]
-        figures = train(mnist, FLAGS.log_dir, **settings)
+        figures = train(mnist, FLAGS.log_dir, source, **settings)
     for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
                                ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
         if FLAGS[flag].value is not None and figure < FLAGS[flag].value:

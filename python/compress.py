@@ -1,0 +1,365 @@
+"""Cuts out of a trained net what is dead: the same function, smaller and faster.
+
+    python compress.py --log_dir=RUN
+
+reads the newest checkpoint of a run and sets its weights to zero up to the run's threshold. An output (a filter of a
+convolution, a neuron of a dense layer) stays if it lies on a chain of weights, none of them zero, from the image to a
+logit:
+
+- without a chain from the image it sends the same for every image: relu(bias), or further on a map, because a
+  convolution with SAME padding adds up fewer inputs at the border. What it sends is carried through relu and pooling
+  into the biases of the next layer, which may become a map in turn;
+- without a chain to a logit, nothing reads it.
+
+Written are the net as trained (dense) and what is left of it (compressed), each as a SavedModel and as a TFLite file of
+ordinary dense operations, and compression.json, with all that the terminal shows. Before that, all four are loaded back
+and run on the test set: if a logit differs by more than rounding, nothing is written.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import signal
+import statistics
+import sys
+import tempfile
+
+import report  # before TensorFlow, whose start-up noise it keeps off the screen
+import benchmark
+import checkpoints
+import input_data
+import main
+from absl import app, flags, logging
+from ai_edge_litert import interpreter
+import numpy as np
+import tensorflow as tf
+
+FLAGS = flags.FLAGS
+TOLERANCE = 1e-4            # of a logit, times the largest of them if that is above 1
+LATENCY_BATCHES = 1, 100    # images
+ROUNDS, CALLS = 15, 5       # a latency is the median over rounds of a mean over calls
+
+
+def define_flags():
+    group = {'module_name': 'Compress'}
+    flags.DEFINE_string('log_dir', None, "The run's folder.", required=True, allow_override=True, **group)
+    flags.DEFINE_string('output_dir', None, "A new or empty folder. None: compressed in the run's folder.", **group)
+    flags.DEFINE_string('data_dir', None, "Folder of the run's data, if they have moved.", **group)
+    for name in ('log_dir', 'output_dir', 'data_dir'):
+        flags.register_validator(name, lambda folder: folder != '', 'must be the name of a folder')
+
+
+# ------------------------------------------------------------------------------------------------------------ net
+
+def pre_activation(x, kernel, bias):
+    """One layer before its relu: a convolution if the kernel has four axes, a dense layer if it has two."""
+    if len(kernel.shape) == 4:
+        return tf.nn.conv2d(x, kernel, strides=1, padding='SAME') + bias
+    return tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]) if len(x.shape) == 4 else x, kernel) + bias
+
+
+def activation(z):
+    return main.max_pool_2x2(tf.nn.relu(z)) if len(z.shape) == 4 else tf.nn.relu(z)
+
+
+class Net(tf.Module):
+    """main.LeNet in evaluation, on weights that need no threshold any more.
+
+    Attributes:
+      weights: dict from layer name to kernel, float32 [5, 5, in, out] or [in, out]; empty if the logits are constant.
+      biases: dict from layer name to float32 [out], or [height, width, out] where they differ from place to place.
+      image_shape: (height, width, channels).
+    """
+
+    def __init__(self, weights, biases, image_shape):
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.weights, self.biases = ({name: tf.Variable(value) for name, value in arrays.items()}
+                                     for arrays in (weights, biases))
+
+    def __call__(self, images):
+        """Images, float32 [N, height, width, channels] in [0, 1], to logits, float32 [N, 10]."""
+        if not self.weights:
+            return tf.tile(self.biases['softmax'][tf.newaxis], [tf.shape(images)[0], 1])
+        x = images
+        for name, kernel in self.weights.items():
+            z = pre_activation(x, kernel, self.biases[name])
+            x = activation(z)
+        return z  # the last layer has no activation
+
+
+def compress(weights, biases, image_shape):
+    """Cuts out all that is dead.
+
+    One pass forward and one backward suffice: whatever lies on a chain through an output that stays, stays too.
+
+    Args:
+      weights, biases: dicts from layer name to array, thresholded, in the order of the layers; the shapes of `Net`.
+      image_shape: (height, width, channels).
+
+    Returns:
+      (Net; dict from layer name to bool [out]: the outputs that stay, the logits always among them).
+    """
+    # Forward: which outputs depend on the image; what the others send, with zeros in the places of the former.
+    depends, sent = np.ones(image_shape[-1], bool), np.zeros([1, *image_shape], np.float32)
+    links, reached, all_biases = {}, {}, {}
+    for name, kernel in weights.items():
+        # bool [in, out]: any weight, at whatever place of a kernel, or of a flattened map (channels innermost)
+        links[name] = (kernel != 0).reshape(-1, len(depends), kernel.shape[-1]).any(axis=0)
+        depends = reached[name] = links[name][depends].any(axis=0)
+        z = pre_activation(sent, kernel, biases[name])
+        all_biases[name] = z[0].numpy()
+        sent = tf.where(depends, 0.0, activation(z))
+
+    # Backward: which of them are read. The logits are, all of them.
+    keep, read = {}, np.ones_like(depends)
+    reached['softmax'] = read
+    for name in reversed(weights):
+        keep = {name: reached[name] & read, **keep}
+        read = links[name][:, keep[name]].any(axis=1)
+
+    if not depends.any():
+        return Net({}, {'softmax': all_biases['softmax']}, image_shape), keep
+    inputs, small_weights, small_biases = np.ones(image_shape[-1], bool), {}, {}
+    for name, kernel in weights.items():
+        small = kernel.reshape(-1, len(inputs), kernel.shape[-1])[:, inputs][..., keep[name]]
+        small_weights[name] = small.reshape(*kernel.shape[:-2], -1, small.shape[-1])
+        bias = all_biases[name][..., keep[name]]
+        first = bias.reshape(-1, bias.shape[-1])[0]
+        small_biases[name] = first if (bias == first).all() else bias
+        inputs = keep[name]
+    return Net(small_weights, small_biases, image_shape), keep
+
+
+# ------------------------------------------------------------------------------------------------------- the run
+
+def load_run(folder, data_dir):
+    """The net of a run at its newest checkpoint, that checkpoint's step, and its data.
+
+    Raises:
+      checkpoints.RunError: there is no run, its checkpoints cannot be read, or its data cannot be had or have changed.
+    """
+    path = folder / 'settings.json'
+    try:
+        facts = json.loads(path.read_text())
+        settings, identity = facts['settings'], facts['identity']
+        # Runs of earlier versions do not say where their data came from.
+        source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
+                                       'seed': settings['seed']}
+        data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
+        same_data = checkpoints.identity(data, settings)['train_sha256'] == identity['train_sha256']
+        lenet = main.LeNet(data.train.images.shape[1:], *(settings[name] for name in (
+            'widths', 'dropout', 'sparsity_threshold', 'random_sparsity', 'seed')))
+    except OSError as error:
+        raise checkpoints.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
+    except input_data.DataError as error:
+        reason = checkpoints.first_line(error).rstrip('.:')
+        raise checkpoints.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise checkpoints.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
+                                   'Give another --log_dir.') from error
+    if not same_data:
+        raise checkpoints.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
+                                   'of those as --data_dir.')
+    step = checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet))
+    if step is None:
+        raise checkpoints.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
+    return lenet, step, data
+
+
+# --------------------------------------------------------------------------------------------------------- files
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps what C++ prints off the screen: the converter counts, the interpreter greets. Errors are exceptions."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, 'w') as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def export(net, folder, name):
+    """Writes a `Net` as the SavedModel `name` and the TFLite file `name`.tflite, for batches of any size."""
+    images = tf.TensorSpec([None, *net.image_shape], tf.float32, name='images')
+    signature = tf.function(lambda images: {'logits': net(images)}, autograph=False).get_concrete_function(images)
+    tf.saved_model.save(net, str(folder / name), signatures=signature)
+    with quiet():
+        lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / name)).convert()
+    (folder / f'{name}.tflite').write_bytes(lite)
+
+
+def load(path):
+    """Loads what `export` wrote: a function from images to logits, arrays of the shapes in `Net`."""
+    if path.is_dir():
+        loaded = tf.saved_model.load(str(path))
+        return lambda images: loaded.signatures['serving_default'](images=tf.constant(images))['logits'].numpy()
+    with quiet():
+        lite = interpreter.Interpreter(str(path), num_threads=os.cpu_count())
+    (of_images,), (of_logits,) = lite.get_input_details(), lite.get_output_details()
+    shape = None
+
+    def run(images):
+        nonlocal shape
+        if images.shape != shape:
+            shape = images.shape
+            lite.resize_tensor_input(of_images['index'], shape)
+            with quiet():
+                lite.allocate_tensors()
+        lite.set_tensor(of_images['index'], images)
+        lite.invoke()
+        return lite.get_tensor(of_logits['index'])
+    return run
+
+
+def size(path):
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in [path, *path.rglob('*')] if file.is_file())
+
+
+# ------------------------------------------------------------------------------------------------------- figures
+
+def on_all(function, images, batch_size=200):
+    """The logits of any number of images, float32 [N, 10]."""
+    return np.concatenate([function(images[i:i + batch_size]) for i in range(0, len(images), batch_size)])
+
+
+def largest_difference(name, found, wanted):
+    """Of two arrays of logits; raises checkpoints.RunError if it is more than rounding."""
+    largest, bound = np.abs(found - wanted).max(), TOLERANCE * max(1, np.abs(wanted).max())
+    if not largest <= bound:  # NaN is not, either
+        raise checkpoints.RunError(f"{name}: a logit differs by {largest:.2g} from that of the run's net, and at most "
+                                   f'{bound:.2g} can be rounding. Nothing has been written.')
+    return float(largest)
+
+
+def latencies(functions, images):
+    """Milliseconds of a call, measured in turn: dict from batch size, a str for JSON, to dict from name to float."""
+    def calls(function, batch):
+        return benchmark.timed(lambda: [function(batch) for _ in range(CALLS)])
+
+    found = {}
+    for number in LATENCY_BATCHES:
+        batch = np.resize(images, (number, *images.shape[1:]))
+        seconds = benchmark.in_turn({name: functools.partial(calls, function, batch)
+                                     for name, function in functions.items()}, ROUNDS)
+        found[str(number)] = {name: 1e3 * statistics.median(taken) / CALLS for name, taken in seconds.items()}
+    if sys.stderr.isatty():
+        print('\r', end='', file=sys.stderr)  # over what in_turn has shown
+    return found
+
+
+def counts(nets, keep):
+    """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
+    outputs = {layer: {'dense': len(kept), 'compressed': int(kept.sum())} for layer, kept in keep.items()}
+    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED]) for name, net in nets.items()}
+    layers = {layer: {
+        'outputs': outputs[layer], 'macs': {name: macs[name][layer] for name in nets},
+        'weights': {name: int(tf.size(net.weights.get(layer, []))) for name, net in nets.items()}} for layer in keep}
+    return {'architecture': {name: '-'.join(str(layers[layer]['outputs'][name]) for layer in main.REGULARISED)
+                             for name in nets},
+            'layers': layers,
+            'in_all': {what: {name: sum(layer[what][name] for layer in layers.values()) for name in nets}
+                       for what in ('weights', 'macs')}}
+
+
+def compress_run(log_dir, output_dir=None, data_dir=None):
+    """Compresses the net of a run; the arguments are the flags of the same names.
+
+    Returns:
+      (pathlib.Path of the output folder; dict, the content of its compression.json).
+
+    Raises:
+      checkpoints.RunError: the run or the output folder cannot be used, or a net is not the same function.
+    """
+    folder = pathlib.Path(log_dir).expanduser().resolve()
+    output = pathlib.Path(output_dir or folder / 'compressed').expanduser().resolve()
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise checkpoints.RunError(f'--output_dir={output} is not an empty folder. Give another.')
+    lenet, step, data = load_run(folder, data_dir)
+    images, labels = data.test
+    weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
+                       for variables in (lenet.weights, lenet.biases))
+    thresholded = {name: main.sparsify(weight, lenet.threshold).numpy() for name, weight in weights.items()}
+    compressed, keep = compress(thresholded, biases, lenet.image_shape)
+    if not compressed.weights:
+        print('warning: no chain of weights is left from the image to a logit: the thresholded net answers every image '
+              'alike, and so does the compressed one', file=sys.stderr)
+    nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
+    wanted = {name: on_all(functools.partial(reference.net, training_status=False), images)
+              for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'{output.name}.part-', dir=output.parent) as scratch:
+            part = pathlib.Path(scratch, output.name)
+            part.mkdir()
+            for name, net in nets.items():
+                export(net, part, name)
+            functions = {name: load(part / name) for name in (*nets, *(f'{name}.tflite' for name in nets))}
+            logits = {name: on_all(function, images) for name, function in functions.items()}
+            accuracies = {name: float(np.mean(np.argmax(of_net, axis=1) == labels)) for name, of_net in (
+                ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
+                ('compressed', logits['compressed']))}
+            figures = {
+                'run': str(folder), 'step': step, 'dataset': data.name, 'threshold': lenet.threshold,
+                **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
+                'largest_logit': float(np.abs(wanted['compressed']).max()),
+                'largest_difference': {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
+                                       for name, found in logits.items()},
+                'bytes': {name: size(part / name) for name in functions},
+                'milliseconds': latencies(functions, images), 'versions': report.versions(),
+                'machine': f'{benchmark.processor()}, {os.cpu_count()} cores'}
+            checkpoints.write_json(part / 'compression.json', figures)
+            os.rename(part, output)
+    except (OSError, tf.errors.OpError) as error:
+        raise checkpoints.RunError(f'--output_dir={output} cannot be written ({checkpoints.first_line(error)}). '
+                                   'Give another.') from error
+    return output, figures
+
+
+def show(figures):
+    """Prints what compression.json holds."""
+    print(f'run: {figures["run"]}, step {figures["step"]:,}, threshold {figures["threshold"]}')
+    print(f'machine: {figures["machine"]}')
+    print(f'architecture: {" -> ".join(figures["architecture"].values())}\n')
+    print(f'{"layer":7}{"outputs":>15}{"weights":>25}{"multiply-accumulates":>29}')
+    for name, layer in figures['layers'].items():
+        print(f'{name:7}' + ''.join(f'{layer[what]["dense"]:{width},} -> {layer[what]["compressed"]:{width - 1},}'
+                                    for what, width in (('outputs', 6), ('weights', 11), ('macs', 13))))
+    in_all = figures['in_all']
+    rows = {'weights': in_all['weights'].values(), 'multiply-accumulates': in_all['macs'].values()}
+    for title, names in (('SavedModel', ('dense', 'compressed')), ('TFLite', ('dense.tflite', 'compressed.tflite'))):
+        rows[f'{title}, bytes'] = [figures['bytes'][name] for name in names]
+        for number, taken in figures['milliseconds'].items():
+            rows[f'{title}, batch of {number}, ms'] = [taken[name] for name in names]
+    print(f'\n{"in all":30}{"dense":>14}{"compressed":>14}{"ratio":>8}')
+    for title, (dense, compressed) in rows.items():
+        number_format = ',.2f' if title.endswith('ms') else ',d'
+        print(f'{title:30}{dense:14{number_format}}{compressed:14{number_format}}'
+              + (f'{dense / compressed:8.1f}' if compressed else ''))
+    accuracy, difference = figures['accuracy'], figures['largest_difference']
+    print(f'\naccuracy on all {figures["test_images"]:,} test images: as trained {accuracy["as_trained"]:.2%}, '
+          f'thresholded {accuracy["thresholded"]:.2%}, compressed {accuracy["compressed"]:.2%}')
+    print(f'largest difference of a logit from the thresholded net: SavedModel {difference["compressed"]:.1e}, TFLite '
+          f'{difference["compressed.tflite"]:.1e}, of logits up to {figures["largest_logit"]:.1f}')
+
+
+def compress_main(_):
+    logging.set_verbosity(logging.ERROR)  # TensorFlow reports each file as news
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as by Ctrl-C, no half of the files stays behind
+    with report.one_line_errors():
+        output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
+        show(figures)
+        print(f'files: {output}')
+
+
+if __name__ == '__main__':
+    define_flags()
+    app.run(compress_main, flags_parser=functools.partial(report.parse_flags, __doc__, ['Compress']))
