@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -322,6 +323,20 @@ def test_the_command_writes_what_it_says(run):
     status, out, err = command(f'--log_dir={folder}')  # once more
     assert (status, out) == (1, '') and re.fullmatch(r'error: --output_dir=.*/compressed is not an empty .*\n', err)
     assert {path: path.stat().st_mtime_ns for path in output.rglob('*')} == before
+
+
+def test_a_kill_on_the_way_leaves_no_half_output(run):
+    folder = run()
+    before = set(folder.iterdir())
+    process = subprocess.Popen([sys.executable, ROOT / 'python' / 'compress.py', f'--log_dir={folder}'],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while set(folder.iterdir()) == before and process.poll() is None:
+        time.sleep(0.01)
+    assert [path for path in folder.iterdir() if path.name.startswith('compressed.part-')]
+    process.kill()
+    process.communicate()
+    assert not (folder / 'compressed').exists()
+    assert compress.compress_run(folder)[0] == folder / 'compressed'  # what was left does not stand in the way
 
 
 def test_a_run_with_nothing_left_is_exported_as_the_constant_that_it_is(run, capfd, tmp_path):
