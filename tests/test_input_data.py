@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import pwd
+import re
 import shutil
 import socket
 import struct
@@ -268,7 +269,6 @@ def is_right(data, records):
         for image, row, column, channel in np.random.default_rng(1).integers(0, (len(expected), 32, 32, 3), (200, 4)):
             pixel = expected[image, 1 + 1024 * channel + 32 * row + column]
             np.testing.assert_allclose(part.images[image, row, column, channel], pixel / 255, rtol=1e-6)
-    assert data.train.images.base is data.test.images.base is not None  # parts of one array: memory
 
 
 def read_cifar(folder):
@@ -287,6 +287,12 @@ def test_cifar10_as_a_folder_as_six_files_and_as_the_archive(cifar, records, arc
     is_right(read_cifar(cifar), records)
     assert str(path) in capsys.readouterr().err
     assert os.listdir(cifar) == [path.name] and path.read_bytes() == archive  # nothing unpacked to the disk
+
+
+def test_the_parts_of_a_large_set_are_no_copies():
+    images = np.zeros((6, 2, 2, 1), np.float32)
+    parts = input_data._split('', images, np.zeros(6), 3, 2)[1:]
+    assert [np.shares_memory(part.images, images) for part in parts] == [True] * 3
 
 
 def test_the_published_files_of_cifar10_give_no_warning(cifar, records, monkeypatch, capsys):
@@ -406,7 +412,7 @@ def test_a_home_that_is_not_there_is_one_line(monkeypatch):
 
 @pytest.fixture
 def server(contents, records, archive, monkeypatch):
-    """Mirrors on loopback: /good/, /wrong/ (other bytes), /cut/ (half of them), /slow/ (none), /trickle/, /no/ (404)."""
+    """Mirrors on loopback: /good/, /wrong/ (bytes), /cut/ (half of them), /slow/ (none), /trickle/, /no/ (404)."""
     asked, release = [], threading.Event()
     files = {CIFAR10_ARCHIVE: archive, **{f'{name}.gz': gzip.compress(contents[name], 9) for name in NAMES}}
 
@@ -420,8 +426,8 @@ def server(contents, records, archive, monkeypatch):
             self.send_response(404 if mirror == 'no' else 200)
             self.send_header('Content-Length', str(len(body)))
             self.end_headers()
-            for i in range(600 if mirror == 'trickle' else 0):
-                self.wfile.write(body[i:i + 1])
+            for i in range(0, 60000 if mirror == 'trickle' else 0, 200):
+                self.wfile.write(body[i:i + 200])
                 if release.wait(0.1):
                     return
             self.wfile.write(body[:len(body) // 2] if mirror in ('cut', 'trickle') else body)
@@ -487,9 +493,9 @@ def test_on_a_terminal_there_is_a_bar(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize('first', ['no', 'wrong', 'cut', 'slow', 'trickle'])
 def test_the_next_mirror_is_asked(server, folder, first):
     server(first, 'good')
-    (folder / f'{TRAIN_LABELS}.gz').unlink()
+    (folder / f'{TRAIN_IMAGES}.gz').unlink()
     assert len(input_data.read_data_sets(folder).test.labels) == 30
-    assert server.asked == [f'/{mirror}/{TRAIN_LABELS}.gz' for mirror in (first, 'good')]
+    assert server.asked == [f'/{mirror}/{TRAIN_IMAGES}.gz' for mirror in (first, 'good')]
     assert sorted(os.listdir(folder)) == sorted(PACKED)
 
 
@@ -522,9 +528,10 @@ def test_without_any_mirror_the_message_says_why_and_the_ways_out(server, closed
     with pytest.raises(input_data.DataError) as error:
         input_data.read_data_sets(tmp_path / 'absent')
     message = str(error.value)
-    for words in (closed_port, 'refused', '404', 'wrong content', 'IncompleteRead', 'timed out', 'bytes in', *NAMES,
+    for words in (closed_port, 'refused', '404', 'wrong content', 'IncompleteRead', 'timed out', *NAMES,
                   '--dataset=mnist --data_dir=DIR', '--dataset=mnist_5k', '--fake_data'):
         assert words in message
+    assert re.search('/trickle/.*: timed out: [1-9][0-9]* bytes in', message)
     assert os.listdir(tmp_path / 'absent') == []
 
 
