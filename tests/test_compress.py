@@ -431,7 +431,7 @@ def test_data_that_have_moved_or_changed(run_main, tmp_path, monkeypatch):
     def write(folder):
         folder.mkdir()
         for name, array in arrays().items():
-            (folder / name).write_bytes(gzip.compress(idx(array), 1))
+            (folder / f'{name}.gz').write_bytes(gzip.compress(idx(array), 1))
 
     write(tmp_path / 'data')
     monkeypatch.chdir(tmp_path)
@@ -444,5 +444,5 @@ def test_data_that_have_moved_or_changed(run_main, tmp_path, monkeypatch):
     assert compress.compress_run(tmp_path / 'run', data_dir=tmp_path / 'moved')[1]['test_images'] == 30
     write(tmp_path / 'changed')
     negative = 255 - arrays()[input_data.TRAIN_IMAGES]
-    (tmp_path / 'changed' / input_data.TRAIN_IMAGES).write_bytes(gzip.compress(idx(negative), 1))
+    (tmp_path / 'changed' / f'{input_data.TRAIN_IMAGES}.gz').write_bytes(gzip.compress(idx(negative), 1))
     refused('not the images that the run in .* has learned', tmp_path / 'run', tmp_path / 'other', tmp_path / 'changed')
