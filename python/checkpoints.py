@@ -14,39 +14,29 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+import program
+from program import Interrupted, RunError, first_line  # noqa: F401, all three for whoever imports this module
+
 # Settings that change no weight: the same run may be given others.
 NOT_IDENTIFYING = ('max_steps', 'eval_interval', 'checkpoint_interval', 'sparsity_threshold')
 
 
-class RunError(Exception):
-    """A run that cannot start or go on; the message says why and what to do."""
-
-
-class Interrupted(Exception):
-    """A signal has ended the run, after a checkpoint; `status` is the exit status that a shell expects."""
-
-    def __init__(self, number, step):
-        super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: '
-                         'the same command continues from there.')
-        self.status = 128 + number
-
-
-def first_line(error):
-    """What an exception says, without the pages that TensorFlow adds; its type if it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def content(data):
+    """SHA-256 of the training images and labels, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in data.train:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def identity(data, settings):
     """Whatever changes the weights, as a dict of plain values: settings, and the data by their content."""
-    content = hashlib.sha256()
-    for array in data.train:
-        content.update(np.ascontiguousarray(array))
     # The length of a run decides its weights where the learning rate falls towards its end, and only there.
     constant = settings['final_learning_rate'] is None
     left_out = {*NOT_IDENTIFYING, 'final_learning_rate'} if constant else {*NOT_IDENTIFYING} - {'max_steps'}
     numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
                for name, value in settings.items() if name not in left_out}
-    return {'dataset': data.name, 'train_sha256': content.hexdigest(), **numbers}
+    return {'dataset': data.name, 'train_sha256': content(data), **numbers}
 
 
 def default_log_dir(run_identity):
@@ -96,7 +86,9 @@ def read_newest(folder, checkpoint):
 
 
 class Run:
-    """A context manager that holds a run's folder against other processes, and takes SIGINT and SIGTERM as requests.
+    """A context manager that holds a run's folder against other processes, and takes signals as requests to stop.
+
+    They are SIGINT, SIGTERM and SIGHUP, of a closed terminal, unless they are ignored, as by nohup.
 
     Attributes:
       folder: pathlib.Path, absolute.
@@ -105,18 +97,21 @@ class Run:
       signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
     """
 
-    def __init__(self, log_dir, data, settings, facts):
+    def __init__(self, log_dir, data, settings, source=None):
         """Names the folder; nothing is touched before the context is entered.
 
         Args:
           log_dir: path of the folder, or None for `default_log_dir`.
           data: input_data.DataSets.
           settings: dict from the flags' names to their values.
-          facts: dict of whatever else is to stand in settings.json.
+          source: dict that says where the data came from.
+
+        Raises:
+          RunError: log_dir cannot be the name of a folder.
         """
         run_identity = identity(data, settings)
-        self.folder = pathlib.Path(log_dir or default_log_dir(run_identity)).expanduser().resolve()
-        self.facts = {'settings': settings, 'identity': run_identity, **facts}
+        self.folder = program.local_folder(log_dir or default_log_dir(run_identity), 'log_dir').resolve()
+        self.facts = {'settings': settings, 'identity': run_identity, 'data': source, 'versions': program.surroundings()}
         self.signal = 0
 
     def __enter__(self):
@@ -133,8 +128,9 @@ class Run:
             except OSError as error:
                 raise RunError(f'--log_dir={self.folder} cannot be used ({error}). Give another.') from error
             if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    undo.callback(signal.signal, number, signal.signal(number, self._receive))
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    if signal.getsignal(number) != signal.SIG_IGN:
+                        undo.callback(signal.signal, number, signal.signal(number, self._receive))
             self.undo = undo.pop_all()
         return self
 
@@ -165,10 +161,11 @@ class Run:
             raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
                            'Give another --log_dir.')
 
-    def restore(self, **objects):
+    def restore(self, max_steps, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one.
 
         Args:
+          max_steps: int, where the run is to end.
           objects: what checkpoints hold, by name: tf.Modules, optimizers.
 
         Returns:
@@ -176,13 +173,15 @@ class Run:
 
         Raises:
           RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps; a new
-            one cannot be written.
+            one cannot be written; or the run has gone beyond max_steps.
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
         with contextlib.chdir(self.folder):
             self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3, checkpoint_name='step')
         step = read_newest(self.folder, checkpoint)
         if step is not None:
+            if step > max_steps:
+                raise RunError(f'{self.folder} holds this run at step {step}. Give a --max_steps of at least that.')
             return step
         made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint') if (self.folder / name).exists()]
         if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):

@@ -10,11 +10,14 @@ each level. All else is the same for all. A level between two strengths is inter
 enclose is missing.
 """
 
+if __name__ == '__main__':
+    import program
+    program.prepare()
+
 import collections
 import csv
 import datetime
 import fcntl
-import functools
 import io
 import itertools
 import json
@@ -28,12 +31,12 @@ import subprocess
 import sys
 import time
 
-import report
-import checkpoints
+from absl import flags
+
 import input_data
 import main
 import pictures
-from absl import app, flags
+import program
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
@@ -47,39 +50,33 @@ MEASURES = {'mean_of_four': 'mean of the four regularised layers', 'global_spars
 
 
 def define_flags():
-    grid, output = ({'module_name': group} for group in FLAG_GROUPS)
+    program.define('Grid', 'enum', 'dataset', 'mnist', 'As in main.py; fake: --fake_data.',
+                   enum_values=[*input_data.DATASETS, 'fake'])
+    program.define_path('Grid', 'data_dir', None, 'As in main.py.')
+    program.define_settings(main.Settings, ('widths', 'max_steps', 'learning_rate', 'final_learning_rate'), 'Grid',
+                            widths=(20, 50, 500, 256), max_steps=10000, learning_rate=0.001, final_learning_rate=1e-5)
+    for name, default, text in (
+            ('seeds', '0,1,2', 'Each run once a seed.'),
+            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'Strengths lambda_g, of SSL and GSS.'),
+            ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
+            ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure.')):
+        program.define('Grid', 'list', name, default, text)
+    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.')
+    program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
+    program.define('Output', 'boolean', 'print_commands', False, 'Print the commands of the runs still to do, and train nothing.')
+    program.define('Output', 'boolean', 'collect', False, 'Take the finished runs of --runs_dir into --csv, and train nothing.')
+    program.define('Output', 'boolean', 'figure', False, 'Draw --csv, print its tables, and train nothing.')
 
-    def define_numbers(name, default, number, valid, bounds, text):
-        flags.DEFINE_list(name, default, text, **grid)
 
-        def fits(values):
-            try:
-                return all(map(valid, map(number, values)))
-            except ValueError:
-                return False
-        flags.register_validator(name, fits, f'must be numbers, separated by commas, {bounds}')
-
-    flags.DEFINE_enum('dataset', 'mnist', [*input_data.DATASETS, 'fake'], 'As in main.py; fake: --fake_data.', **grid)
-    flags.DEFINE_string('data_dir', None, 'As in main.py.', **grid)
-    main.define_widths(grid, '20,50,500,256')
-    flags.DEFINE_integer('max_steps', 10000, 'Steps of each run.', lower_bound=1, upper_bound=10**9, **grid)
-    main.define_learning_rates(grid, 0.001, 1e-5)
-    define_numbers('seeds', '0,1,2', int, lambda n: 0 <= n < 2**31, 'whole, from 0 to 2147483647', 'Each run once a seed.')
-    define_numbers('group_lassos', '0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', float, lambda x: 0 < x < 3.4e38,
-                   'above 0', 'Strengths lambda_g, for SSL and GSS.')
-    define_numbers('group_variances', '0.01', float, lambda x: 0 < x < 3.4e38, 'above 0', 'lambda_v of GSS; SSL is always '
-                   'in.')
-    define_numbers('levels', '50,60,70,80,90', float, lambda x: 0 < x < 100, 'between 0 and 100', 'Per cent, of the random '
-                   'masks and of the figure.')
-
-    flags.DEFINE_string('csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.', **output)
-    flags.DEFINE_string('runs_dir', 'logs/comparison', "The runs' folders.", **output)
-    flags.DEFINE_boolean('print_commands', False, 'Print the commands of the runs still to do, and do nothing else.', **output)
-    flags.DEFINE_boolean('collect', False, 'Take the finished runs of --runs_dir into --csv, and train nothing.', **output)
-    flags.DEFINE_boolean('figure', False, 'Draw --csv, print its tables, and train nothing.', **output)
-    for name in ('data_dir', 'csv', 'runs_dir'):
-        flags.register_validator(name, lambda path: path != '', 'must be a name')
-    flags.mark_bool_flags_as_mutual_exclusive(['print_commands', 'collect', 'figure'])
+def numbers(name, number, valid, bounds):
+    """The values of a list flag, of type `number`; raises program.RunError if they are none, or not `valid`."""
+    try:
+        values = list(map(number, FLAGS[name].value))
+        if all(map(valid, values)):
+            return values
+    except ValueError:
+        pass
+    raise program.RunError(f'--{name}={",".join(FLAGS[name].value)}: must be {bounds}, separated by commas.')
 
 
 # ----------------------------------------------------------------------------------------------------------- grid
@@ -199,12 +196,12 @@ def read(path):
         with open(path, newline='') as file:
             rows = csv.DictReader(file)
             if rows.fieldnames not in (None, COLUMNS):
-                raise checkpoints.RunError(f'--csv={path} has other columns than this program writes. Give another.')
+                raise program.RunError(f'--csv={path} has other columns than this program writes. Give another.')
             return [row for row in rows if None not in row.values()]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
-        raise checkpoints.RunError(f'--csv={path} cannot be read ({error}). Give another.') from error
+        raise program.RunError(f'--csv={path} cannot be read ({error}). Give another.') from error
 
 
 def append(path, row):
@@ -372,33 +369,38 @@ def show_figures(rows, variance, levels, path):
 
 # ----------------------------------------------------------------------------------------------------------- main
 
-def compare(_):
-    sys.stdout.reconfigure(line_buffering=True)
+def compare():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with report.one_line_errors():
-        shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(str(int(n)) for n in FLAGS.widths), 'steps': FLAGS.max_steps,
-                  'learning_rate': FLAGS.learning_rate, 'final_learning_rate': FLAGS.final_learning_rate}
-        path, runs_dir, data_dir = (name and pathlib.Path(name).expanduser().resolve()
-                                    for name in (FLAGS.csv, FLAGS.runs_dir, FLAGS.data_dir))
-        lassos, variances, levels = (list(map(float, FLAGS[name].value)) for name in ('group_lassos', 'group_variances', 'levels'))
-        rows = read(path)
-        if FLAGS.figure:
-            rows = [row for row in rows if all(row[name] == text(shared[name]) for name in SHARED)]
-            if not rows:
-                raise checkpoints.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
-            return show_figures(rows, variances[0], levels, path)
-        todo = jobs(grid(map(int, FLAGS.seeds), lassos, variances, levels), shared, runs_dir, data_dir, rows)
-        if FLAGS.print_commands:
-            print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')
-        elif FLAGS.collect:
-            found = [row for job in todo if (row := job.row())]
-            for row in found:
-                append(path, row)
-            print(f'{len(found)} rows added to {path}; {len(todo) - len(found)} runs of this grid are still to do')
-        elif failed := train_all(todo, path):
-            raise checkpoints.RunError('these runs failed: ' + ', '.join(failed))
+    if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
+        raise program.RunError('give only one of --print_commands, --collect and --figure.')
+    seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
+    lassos, variances = (numbers(name, float, lambda x: 0 < x < program.FLOAT32_MAX, 'finite numbers above 0')
+                         for name in ('group_lassos', 'group_variances'))
+    levels = numbers('levels', float, lambda x: 0 < x < 100, 'numbers between 0 and 100')
+    checked = main.Settings(widths=FLAGS.widths, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
+                            final_learning_rate=FLAGS.final_learning_rate)
+    shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(map(str, checked.widths)), 'steps': checked.max_steps,
+              'learning_rate': checked.learning_rate, 'final_learning_rate': checked.final_learning_rate}
+    path, runs_dir, data_dir = (FLAGS[name].value and program.local_folder(FLAGS[name].value, name).resolve()
+                                for name in ('csv', 'runs_dir', 'data_dir'))
+    rows = read(path)
+    if FLAGS.figure:
+        rows = [row for row in rows if all(row[name] == text(shared[name]) for name in SHARED)]
+        if not rows:
+            raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
+        return show_figures(rows, variances[0], levels, path)
+    todo = jobs(grid(seeds, lassos, variances, levels), shared, runs_dir, data_dir, rows)
+    if FLAGS.print_commands:
+        print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')
+    elif FLAGS.collect:
+        found = [row for job in todo if (row := job.row())]
+        for row in found:
+            append(path, row)
+        print(f'{len(found)} rows added to {path}; {len(todo) - len(found)} runs of this grid are still to do')
+    elif failed := train_all(todo, path):
+        raise program.RunError('these runs failed: ' + ', '.join(failed))
 
 
 if __name__ == '__main__':
     define_flags()
-    app.run(compare, flags_parser=functools.partial(report.parse_flags, __doc__, FLAG_GROUPS))
+    program.run(compare, __doc__, FLAG_GROUPS)

@@ -16,6 +16,10 @@ ordinary dense operations, and compression.json, with all that the terminal show
 and run on the test set: if a logit differs by more than rounding, nothing is written.
 """
 
+if __name__ == '__main__':
+    import program
+    program.prepare()
+
 import contextlib
 import functools
 import json
@@ -25,15 +29,16 @@ import statistics
 import sys
 import tempfile
 
-import report  # before TensorFlow, whose start-up noise it keeps off the screen
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from ai_edge_litert import interpreter
+
 import benchmark
 import checkpoints
 import input_data
 import main
-from absl import app, flags, logging
-from ai_edge_litert import interpreter
-import numpy as np
-import tensorflow as tf
+import program
 
 FLAGS = flags.FLAGS
 FORMATS = {'SavedModel': ('dense', 'compressed'), 'TFLite': ('dense.tflite', 'compressed.tflite')}
@@ -43,12 +48,9 @@ ROUNDS = 15
 
 
 def define_flags():
-    group = {'module_name': 'Compress'}
-    flags.DEFINE_string('log_dir', None, "The run's folder.", required=True, allow_override=True, **group)
-    flags.DEFINE_string('output_dir', None, "A new or empty folder. None: compressed in the run's folder.", **group)
-    flags.DEFINE_string('data_dir', None, "Folder of the run's data, if they have moved.", **group)
-    for name in ('log_dir', 'output_dir', 'data_dir'):
-        flags.register_validator(name, lambda folder: folder != '', 'must be the name of a folder')
+    program.define_path('Compress', 'log_dir', None, "The run's folder.", required=True)
+    program.define_path('Compress', 'output_dir', None, "A new or empty folder. None: compressed in the run's folder.")
+    program.define_path('Compress', 'data_dir', None, "Folder of the run's data, if they have moved.")
 
 
 # ------------------------------------------------------------------------------------------------------------ net
@@ -139,33 +141,32 @@ def load_run(folder, data_dir):
     """What a run has made: (main.LeNet at its newest checkpoint, int step of that, input_data.DataSets).
 
     Raises:
-      checkpoints.RunError: there is no run, its checkpoints cannot be read, or its data cannot be had or have changed.
+      program.RunError: there is no run, its checkpoints cannot be read, or its data cannot be had or have changed.
     """
     path = folder / 'settings.json'
     try:
         facts = json.loads(path.read_text())
-        settings, identity = facts['settings'], facts['identity']
+        settings, identity = main.Settings(**facts['settings']), facts['identity']
         # Runs of earlier versions do not say where their data came from.
         source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
-                                       'seed': settings['seed']}
+                                       'seed': settings.seed}
         data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
-        same_data = checkpoints.identity(data, settings)['train_sha256'] == identity['train_sha256']
-        lenet = main.LeNet(data.train.images.shape[1:], *(settings[name] for name in (
-            'widths', 'dropout', 'sparsity_threshold', 'random_sparsity', 'seed')))
+        same_data = checkpoints.content(data) == identity['train_sha256']
+        lenet = main.LeNet(data.train.images.shape[1:], settings)
     except OSError as error:
-        raise checkpoints.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
+        raise program.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
     except input_data.DataError as error:
-        reason = checkpoints.first_line(error).rstrip('.:')
-        raise checkpoints.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
+        reason = program.first_line(error).rstrip('.:')
+        raise program.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise checkpoints.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
-                                   'Give another --log_dir.') from error
+        raise program.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
+                               'Give another --log_dir.') from error
     if not same_data:
-        raise checkpoints.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
-                                   'of those as --data_dir.')
+        raise program.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
+                               'of those as --data_dir.')
     step = checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet))
     if step is None:
-        raise checkpoints.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
+        raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
     return lenet, step, data
 
 
@@ -231,10 +232,10 @@ def on_all(function, images, batch_size=200):
 
 
 def largest_difference(name, found, wanted):
-    """Of two arrays of logits; raises checkpoints.RunError if it is more than rounding."""
+    """Of two arrays of logits; raises program.RunError if it is more than rounding."""
     largest, bound = np.abs(found - wanted).max(), TOLERANCE * max(1, np.abs(wanted).max())
     if not largest <= bound:  # NaN is not, either
-        raise checkpoints.RunError(f"{name}: a logit differs by {largest:.2g} from that of the run's net, and at most "
+        raise program.RunError(f"{name}: a logit differs by {largest:.2g} from that of the run's net, and at most "
                                    f'{bound:.2g} can be rounding. Nothing has been written.')
     return float(largest)
 
@@ -280,12 +281,12 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
       (pathlib.Path of the output folder; dict, the content of its compression.json).
 
     Raises:
-      checkpoints.RunError: the run or the output folder cannot be used, or a net is not the same function.
+      program.RunError: the run or the output folder cannot be used, or a net is not the same function.
     """
-    folder = pathlib.Path(log_dir).expanduser().resolve()
-    output = pathlib.Path(output_dir or folder / 'compressed').expanduser().resolve()
+    folder = program.local_folder(log_dir, 'log_dir').resolve()
+    output = program.local_folder(output_dir or folder / 'compressed', 'output_dir').resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise checkpoints.RunError(f'--output_dir={output} is not an empty folder. Give another.')
+        raise program.RunError(f'--output_dir={output} is not an empty folder. Give another.')
     lenet, step, data = load_run(folder, data_dir)
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
@@ -296,7 +297,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
         print('warning: no chain of weights is left from the image to a logit: the thresholded net answers every image '
               'alike, and so does the compressed one', file=sys.stderr)
     nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
-    wanted = {name: on_all(functools.partial(reference.net, training_status=False), images)
+    wanted = {name: on_all(lambda images, net=reference.net: net(images, training_status=False)[0], images)
               for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -317,12 +318,12 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
                 'largest_difference': {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
                                        for name, found in logits.items()},
                 'bytes': {name: size(part / name) for name in functions},
-                'milliseconds': latencies(functions, images), 'versions': report.versions(),
-                'machine': f'{benchmark.processor()}, {os.cpu_count()} cores'}
+                'milliseconds': latencies(functions, images), 'versions': program.surroundings(),
+                'machine': f'{program.processor()}, {os.cpu_count()} cores'}
             checkpoints.write_json(part / 'compression.json', figures)
             os.rename(part, output)
     except (OSError, tf.errors.OpError) as error:
-        raise checkpoints.RunError(f'--output_dir={output} cannot be written ({checkpoints.first_line(error)}). '
+        raise program.RunError(f'--output_dir={output} cannot be written ({program.first_line(error)}). '
                                    'Give another.') from error
     return output, figures
 
@@ -354,15 +355,13 @@ def show(figures):
           f'{difference["compressed.tflite"]:.1e}, of logits up to {figures["largest_logit"]:.1f}')
 
 
-def compress_main(_):
-    logging.set_verbosity(logging.ERROR)  # TensorFlow tells of each file
+def compress_main():
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
-    with report.one_line_errors():
-        output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
-        show(figures)
-        print(f'files: {output}')
+    output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
+    show(figures)
+    print(f'files: {output}')
 
 
 if __name__ == '__main__':
     define_flags()
-    app.run(compress_main, flags_parser=functools.partial(report.parse_flags, __doc__, ['Compress']))
+    program.run(compress_main, __doc__, ['Compress'])

@@ -14,15 +14,16 @@ import hashlib
 import io
 import math
 import os
-import pathlib
 import posixpath
-import re
 import sys
 import tarfile
 import threading
 import zlib
 
 import numpy as np
+import tensorflow as tf
+
+import program
 
 DataSet = collections.namedtuple('DataSet', 'images labels')
 DataSets = collections.namedtuple('DataSets', 'name train validation test')
@@ -72,7 +73,7 @@ SHA256 = {
 REMEDY = 'Move the file away, and it is downloaded anew; or give another --data_dir.'
 
 
-class DataError(Exception):
+class DataError(program.RunError):
     """Data that cannot be had or cannot be used; the message names the file or the flag and what to do."""
 
 
@@ -99,20 +100,10 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
         return _fake(seed)
     if dataset == 'mnist_5k':
         return _mnist_5k()
-    folder = local_folder(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}', 'data_dir')
+    folder = program.local_folder(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}', 'data_dir')
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise DataError(f'--data_dir={folder} is no folder.')
     return _cifar10(folder) if dataset == 'cifar10' else _mnist(folder, dataset)
-
-
-def local_folder(name, flag):
-    """The folder that a flag names, as a path, with ~ expanded; raises DataError if it cannot be one."""
-    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
-        raise DataError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
-    try:
-        return pathlib.Path(name).expanduser()
-    except RuntimeError as error:
-        raise DataError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
 
 def _fake(seed):
@@ -137,6 +128,28 @@ def _split(name, images, labels, train_size, validation_size):
     bounds = [train_size, train_size + validation_size]
     parts = zip(np.split(images.astype(np.float32, copy=False), bounds), np.split(labels.astype(np.int64), bounds))
     return DataSets(name, *(DataSet(*part) for part in parts))
+
+
+def batch(images, labels, step, batch_size, seed):
+    """The images and labels of one step, a pure function of (seed, step).
+
+    Each epoch takes all of `images` and `labels` in an order of its own; a batch may run across the end of an epoch.
+    The periodic evaluation takes its test images likewise, its number in place of the step (the authors' program).
+
+    Args:
+      images, labels: tensors or arrays of as many rows.
+      step: int or int64 scalar. batch_size: int. seed: int.
+
+    Returns:
+      (images, labels), batch_size of each.
+    """
+    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    size = tf.shape(labels, tf.int64)[0]
+    epoch, place = position // size, position % size
+    seeds = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
+    # With the 4 rounds that are TensorFlow's default, the orders of successive epochs resemble each other.
+    index = tf.raw_ops.RandomIndexShuffle(index=place, max_index=size - 1, seed=seeds, rounds=16)
+    return tf.gather(images, index), tf.gather(labels, index)
 
 
 # ----------------------------------------------------------------------------------------- MNIST, Fashion-MNIST

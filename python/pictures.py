@@ -1,7 +1,27 @@
-"""The pictures that are drawn from CSV files."""
+"""Pictures, drawn from CSV files alone.
 
+As a command it writes the evaluations of a run to a CSV file, and draws them as a PNG file beside it; without --log_dir it
+draws anew what the CSV file holds:
+
+    python pictures.py --log_dir=RUN --curve=training.csv
+
+The pictures of compare.py are drawn here too.
+"""
+
+if __name__ == '__main__':
+    import program
+    program.prepare()
+
+import csv
 import statistics
 
+from absl import flags
+
+import program
+
+# Columns of a run's CSV file, after the step, and the names in TensorBoard.
+CURVES = {'test_accuracy': 'accuracy', 'mean_of_five': 'sparsity/mean_of_five', 'mean_of_four': 'sparsity/mean_of_four',
+          'global_sparsity': 'sparsity/global_sparsity'}
 HATCHES = {'scn': '', 'ssl': '///', 'gss': 'xxx'}  # so that black and white will do
 GREYS = {'scn': '0.85', 'ssl': '0.65', 'gss': '0.4'}
 TITLES = {'scn': 'Sparsely Connected Nets', 'ssl': 'SSL', 'gss': 'GSS'}
@@ -13,6 +33,67 @@ def pyplot():
     matplotlib.use('agg')
     from matplotlib import pyplot
     return pyplot
+
+
+def read_curve(path):
+    """The rows of a run's CSV file, dicts of floats; raises program.RunError if it is none."""
+    try:
+        with open(path, newline='') as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames != ['step', *CURVES]:
+                raise ValueError(f'its columns are not {", ".join(["step", *CURVES])}')
+            return [{name: float(value) for name, value in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise program.RunError(f'--curve={path} is not the evaluations of a run ({error}). Give another.') from error
+
+
+def write_curve(log_dir, path):
+    """Writes the evaluations of a run as CSV, as TensorBoard shows them: without what a restart has made void.
+
+    Args:
+      log_dir: pathlib.Path of the run's folder. path: pathlib.Path of the file; one that is no such CSV is not replaced.
+
+    Raises:
+      program.RunError: there are no evaluations, or the file is somebody else's.
+    """
+    from tensorboard.backend.event_processing import plugin_event_accumulator  # the reader that TensorBoard uses
+    from tensorboard.util import tensor_util
+    if path.exists():
+        read_curve(path)
+    events = plugin_event_accumulator.EventAccumulator(str(log_dir / 'test'), size_guidance={'tensors': 0})  # 0: all
+    try:
+        events.Reload()
+        columns = [{event.step: float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
+                   for tag in CURVES.values()]
+    except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
+        raise program.RunError(f'--log_dir={log_dir} holds no evaluations of a run. Give another.') from error
+    with open(path, 'w', newline='') as file:
+        rows = csv.writer(file, lineterminator='\n')
+        rows.writerow(['step', *CURVES])
+        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in sorted(columns[0]))
+
+
+def draw_curve(rows, picture):
+    """Accuracy above, the three sparsities below, against the step.
+
+    Args:
+      rows: list of dicts from `read_curve`. picture: path of the PNG file to write.
+    """
+    plt = pyplot()
+    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
+    steps = [row['step'] for row in rows]
+    above.plot(steps, [100 * row['test_accuracy'] for row in rows], color='black', linewidth=0.8)
+    above.set(ylabel='accuracy (%)', ylim=(90, 100), title='1,000 test images each time, weights thresholded')
+    for name, title, style in (('global_sparsity', 'global: all weights', '-'),
+                               ('mean_of_four', 'mean of the four regularised layers', '--'),
+                               ('mean_of_five', "mean of the five layers, the paper's", ':')):
+        below.plot(steps, [100 * row[name] for row in rows], style, color='black', label=title)
+    below.set(xlabel='step', ylabel='sparsity (%)', xlim=(0, None), ylim=(0, None))
+    below.legend()
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=120)
+    plt.close(figure)
 
 
 def draw_comparison(panels, paper, path):
@@ -73,3 +154,18 @@ def draw_alive(layers, path):
     axes[0].legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def main():
+    path = program.local_folder(flags.FLAGS.curve, 'curve')
+    if path.suffix != '.csv':
+        raise program.RunError(f'--curve={path} must be the name of a .csv file.')
+    if flags.FLAGS.log_dir:
+        write_curve(program.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
+    draw_curve(read_curve(path), path.with_suffix('.png'))
+
+
+if __name__ == '__main__':
+    program.define_path('Pictures', 'log_dir', None, "A run's folder.")
+    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+    program.run(main, __doc__, ['Pictures'])

@@ -1,108 +1,42 @@
-"""What a run shows: terminal, TensorBoard, settings.json and results.json. Import it before TensorFlow.
+"""What a run shows: terminal, TensorBoard, settings.json and results.json; and why it stopped, if a step was not finite."""
 
-As a command it writes the evaluations of a run to NAME.csv, and draws them as NAME.png; without --log_dir it draws anew
-what NAME.csv holds:
-
-    python report.py --log_dir=RUN --curve=NAME
-"""
-
-import contextlib
-import csv
 import datetime
-import functools
-import os
-import platform
-import pathlib
 import shlex
-import subprocess
 import sys
 import time
 
-
-def _import_tensorflow():
-    """Imports TensorFlow and looks for devices, with the start-up noise, but not the errors, kept off the screen.
-
-    TF_CPP_MIN_LOG_LEVEL alone leaves what is printed before TensorFlow reads it. The lines pass through a process of
-    their own, so that the last words of a TensorFlow that aborts are heard.
-    """
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    # oneDNN's kernels also on CPUs without AVX-512: TensorFlow's own take twice as long for a convolution's input
-    # gradient. python/benchmark.py measures what it brings.
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
-    noise = r'WARNING: All log messages before|[IW]\d{4} |To enable the following instructions'
-    if not (os.path.exists('/dev/nvidia0') or os.path.exists('/dev/dxg')):
-        noise += r'|E\d{4} .*failed call to cuInit'  # no error on a machine without a GPU
-    code = f'import re, sys\nfor line in sys.stdin:\n    re.match({noise!r}, line) or sys.stderr.write(line)'
-    quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE)
-    stderr = os.dup(2)
-    os.dup2(quiet.stdin.fileno(), 2)
-    try:
-        import tensorflow
-        tensorflow.config.list_physical_devices()
-        return tensorflow
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        quiet.communicate()
-
-
-tf = _import_tensorflow()
-import checkpoints
-import input_data
-from absl import app, flags, logging
 import numpy as np
-from tensorboard.compat.proto import event_pb2
-from tensorboard.plugins.hparams import api as hparams
-from tqdm import tqdm
+import tensorflow as tf
+
+import checkpoints
+
+REMEDIES = {
+    'weights': 'a smaller --learning_rate',
+    'group_variance': 'a smaller --group_lasso, --random_sparsity or --learning_rate, or --group_variance=0, for its groups '
+                      'have become equal',
+    'group_lasso': 'a smaller --group_lasso or --learning_rate',
+    'cross_entropy': 'a smaller --learning_rate'}
 
 
-def versions():
-    """What a run's last bits depend on, besides its settings: versions, and what the sums are split over."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # the former on Linux
-    return {'python': platform.python_version(), 'tensorflow': tf.__version__, 'numpy': np.__version__, 'cores': cores,
-            'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS')}
-
-
-def parse_flags(doc, groups, argv):
-    """Parses a command line: --help shows the flags in their groups, and a bad flag costs one line.
+def explain(terms, variables):
+    """Names the first of some terms that is not finite, or has a gradient that is not, and says what to do.
 
     Args:
-      doc: the program's docstring, for --help. groups: the module names under which its flags are defined.
-      argv: the command line, the program's name first.
+      terms: dict from a name, which starts with a key of REMEDIES, to a function that computes the term.
+      variables: what the gradient is taken by.
     """
-    if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
-        print(doc, *map(flags.FLAGS.module_help, groups), sep='\n')
-        sys.exit()
-    try:
-        stray = flags.FLAGS(argv)[1:]
-    except flags.Error as error:
-        sys.exit(f'error: {str(error).rstrip(".")}. See --help.')
-    if stray:
-        sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
-
-
-@contextlib.contextmanager
-def one_line_errors():
-    """Ends the program with one line on stderr, and a status, for whatever its user can mend."""
-    try:
-        yield
-    except BrokenPipeError:  # whoever read the output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except checkpoints.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(stop.status)
-    except (input_data.DataError, checkpoints.RunError, OSError) as error:
-        sys.exit(f'error: {error}')
-    except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {checkpoints.first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory '
-                 'that ran out; make room if it was the disk.')
-    except KeyboardInterrupt:  # before the training, which has a handler of its own
-        sys.exit(130)
+    for name, term in terms.items():
+        with tf.GradientTape() as tape:
+            value = term()
+        gradients = tape.gradient(value, variables)
+        if not all(np.isfinite(t).all() for t in (value, *gradients) if t is not None):
+            break
+    return f'{name}. Try {REMEDIES[name.split()[0]]}.'
 
 
 def _start_session(folder, step):
     """Has TensorBoard forget what an earlier process showed from `step` on: tf.summary cannot say so itself."""
+    from tensorboard.compat.proto import event_pb2  # here, so that importing this module stays light
     start = event_pb2.Event(wall_time=time.time(), step=step,
                             session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
     folder.mkdir(exist_ok=True)
@@ -115,17 +49,18 @@ def _start_session(folder, step):
 class Report:
     """Shows one run, from its settings to its final figures."""
 
-    def __init__(self, folder, facts, data, lenet, graphs, step):
-        """Prints the settings, writes settings.json and opens TensorBoard's files.
+    def __init__(self, folder, facts, data, lenet, step):
+        """Prints the settings, writes settings.json, traces the net and opens TensorBoard's files.
 
         Args:
           folder: pathlib.Path of the run's folder.
           facts: dict of dicts, the content of settings.json.
           data: input_data.DataSets.
-          lenet: the net, for its weights' shapes.
-          graphs: dict from `train` and `test` to the tf.Graph of the forward pass in training and in evaluation.
+          lenet: the net, with weights, biases, and measure(images, labels, training_status).
           step: int, where the run starts or continues.
         """
+        from tensorboard.plugins.hparams import api as hparams
+        from tqdm import tqdm
         self.folder, self.facts, self.data, settings = folder, facts, data, facts['settings']
         checkpoints.write_json(folder / 'settings.json', facts)
         for title in ('settings', 'versions'):
@@ -136,8 +71,11 @@ class Report:
         print(f'parameters: {sum(w.shape.num_elements() for w in lenet.weights.values()):,} weights, '
               f'{sum(b.shape.num_elements() for b in lenet.biases.values()):,} biases')
         print(f'folder: {folder}' + (f', continued from step {step:,}' if step else ''))
+        # Traced here once for any number of images, so that no timing includes that.
+        specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]
         self.writers = {}
-        for name, graph in graphs.items():
+        for name in ('train', 'test'):
+            graph = lenet.measure.get_concrete_function(*specs, training_status=name == 'train').graph
             _start_session(folder / name, step)
             self.writers[name] = tf.summary.create_file_writer(str(folder / name))
             with self.writers[name].as_default(step=0):
@@ -153,6 +91,12 @@ class Report:
         self.bar = tqdm(total=settings['max_steps'], initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def evaluation(self, step, train, test, penalties, sparsity, norms):
         """Shows one periodic evaluation: one line on the terminal, and everything in TensorBoard.
 
@@ -160,12 +104,12 @@ class Report:
           step: int, the steps done.
           train, test: dicts of scalars cross_entropy and accuracy, and zero_activations by layer.
           penalties: dict of the loss's other terms.
-          sparsity: dict from `main.sparsity_figures`.
+          sparsity: dict, the figures of the weights as in results.json.
           norms: dict from layer name to the norms of its groups.
         """
         speed = self.steps / self.seconds if self.seconds else 0
         left = (self.facts['settings']['max_steps'] - step) / speed if speed else 0
-        tqdm.write(
+        self.bar.write(
             f'step {step:6d}  test accuracy {test["accuracy"]:7.2%}  cross-entropy {test["cross_entropy"]:7.4f}  '
             f'sparsity {sparsity["mean_of_five"]:.4f}  weights left {sparsity["weights_left"]:9,d}'
             + (f'  {speed * self.facts["settings"]["batch_size"]:6,.0f} images/s  '
@@ -220,58 +164,3 @@ class Report:
         self.bar.close()
         for writer in self.writers.values():
             writer.close()
-
-
-CURVES = {'test_accuracy': 'accuracy', 'mean_of_five': 'sparsity/mean_of_five', 'mean_of_four': 'sparsity/mean_of_four',
-          'global_sparsity': 'sparsity/global_sparsity'}  # columns of the CSV file, and TensorBoard's names
-
-
-def write_curve(log_dir, path):
-    """Writes the evaluations of a run as CSV, as TensorBoard shows them: without what a restart has made void."""
-    from tensorboard.backend.event_processing import plugin_event_accumulator  # the reader that TensorBoard uses
-    events = plugin_event_accumulator.EventAccumulator(str(log_dir / 'test'), size_guidance={'tensors': 0})  # 0: all
-    try:
-        events.Reload()
-        columns = [{event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
-                   for tag in CURVES.values()]
-    except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
-        raise checkpoints.RunError(f'--log_dir={log_dir} holds no evaluations of a run.') from error
-    with open(path, 'w', newline='') as file:
-        rows = csv.writer(file, lineterminator='\n')
-        rows.writerow(['step', *CURVES])
-        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in sorted(columns[0]))
-
-
-def draw_curve(path, picture):
-    """Draws what `write_curve` wrote: accuracy above, the three sparsities below, against the step."""
-    from matplotlib import pyplot  # slow to import, and a run needs none of it
-    with open(path, newline='') as file:
-        rows = list(csv.DictReader(file))
-    steps = [int(row['step']) for row in rows]
-    figure, (above, below) = pyplot.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
-    above.plot(steps, [100 * float(row['test_accuracy']) for row in rows], color='black', linewidth=0.8)
-    above.set(ylabel='accuracy (%)', ylim=(90, 100), title='the next 1,000 test images, weights thresholded')
-    for name, title, style in (('global_sparsity', 'all weights', '-'), ('mean_of_four', 'mean of the four regularised layers', '--'),
-                               ('mean_of_five', "mean of the five layers, the paper's", ':')):
-        below.plot(steps, [100 * float(row[name]) for row in rows], style, color='black', label=title)
-    below.set(xlabel='step', ylabel='sparsity (%)', xlim=(0, None), ylim=(0, None))
-    below.legend()
-    for axes in (above, below):
-        axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
-    pyplot.close(figure)
-
-
-def main(_):
-    logging.set_verbosity(logging.ERROR)  # the reader reports each file, and each restart, as news
-    path, picture = (pathlib.Path(f'{flags.FLAGS.curve}.{suffix}') for suffix in ('csv', 'png'))
-    with one_line_errors():
-        if flags.FLAGS.log_dir:
-            write_curve(pathlib.Path(flags.FLAGS.log_dir), path)
-        draw_curve(path, picture)
-
-
-if __name__ == '__main__':
-    flags.DEFINE_string('log_dir', None, "A run's folder.", allow_override=True, module_name='Report')
-    flags.DEFINE_string('curve', None, 'Where to write, without .csv and .png.', required=True, module_name='Report')
-    app.run(main, flags_parser=functools.partial(parse_flags, __doc__, ['Report']))

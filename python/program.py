@@ -1,0 +1,262 @@
+"""What a program needs around its work: surroundings that TensorFlow can start in, a command line, errors of one line.
+
+    if __name__ == '__main__':
+        import program
+        program.prepare()
+
+    import tensorflow as tf
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import platform
+import re
+import signal
+import subprocess
+import sys
+
+from absl import app, flags, logging
+
+
+class RunError(Exception):
+    """Something that the user can mend; the message says what, in one line, and what to do."""
+
+
+class Interrupted(Exception):
+    """A signal has ended the run, after a checkpoint; `status` is the exit status that a shell expects."""
+
+    def __init__(self, number, step):
+        super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: '
+                         'the same command continues from there.')
+        self.status = 128 + number
+
+
+def prepare():
+    """Settles what TensorFlow and Keras read from the environment while they are imported; call it before that.
+
+    The numbers of a run depend on the first of these lines:
+
+    - oneDNN's kernels also on CPUs without AVX-512, where TensorFlow's own take twice as long for a convolution's input
+      gradient (python/benchmark.py measures it), unless the user has chosen.
+    - Keras as TensorFlow brings it: no other backend, no legacy Keras, and no keras.json, whose floatx would change the
+      learning rate.
+    - No matplotlib backend: a notebook passes on its own, and Keras imports matplotlib.
+    """
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+    os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull, MPLBACKEND='agg')
+    _open_standard_files()
+    in_notebook = 'IPython' in sys.modules
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN and not in_notebook:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no page of traceback
+    if not in_notebook:
+        _import_tensorflow_quietly()
+
+
+def _open_standard_files():
+    """Whatever is closed of stdin, stdout and stderr is /dev/null: else the next file opened would take its place."""
+    for number, name, mode in ((0, 'stdin', 'r'), (1, 'stdout', 'w'), (2, 'stderr', 'w')):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            setattr(sys, name, open(number, mode, closefd=False))
+
+
+def _import_tensorflow_quietly():
+    """Imports TensorFlow and looks for devices, with the start-up noise, but not the errors, kept off the screen.
+
+    TF_CPP_MIN_LOG_LEVEL alone leaves what is printed before TensorFlow reads it. The lines pass through a process of
+    their own, so that the last words of a TensorFlow that aborts are heard.
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    noise = r'WARNING: All log messages before|[IW]\d{4} |To enable the following instructions'
+    if not (os.path.exists('/dev/nvidia0') or os.path.exists('/dev/dxg')):
+        noise += r'|E\d{4} .*failed call to cuInit'  # no error on a machine without a GPU
+    code = f'import re, sys\nfor line in sys.stdin:\n    re.match({noise!r}, line) or sys.stderr.write(line)'
+    quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE)
+    stderr = os.dup(2)
+    os.dup2(quiet.stdin.fileno(), 2)
+    try:
+        import tensorflow
+        tensorflow.config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        quiet.communicate()
+
+
+def surroundings():
+    """What the last bits of a run depend on besides its settings: versions, and what sums are split over."""
+    import numpy
+    import tensorflow
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # the former on Linux
+    return {'python': platform.python_version(), 'tensorflow': tensorflow.__version__, 'numpy': numpy.__version__,
+            'cores': cores, 'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
+
+
+def first_line(error):
+    """What an exception says, without the pages that TensorFlow adds; its type if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def local_folder(name, flag):
+    """The folder that a flag names, as a pathlib.Path, with ~ expanded; raises RunError if it cannot be one."""
+    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
+        raise RunError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
+    try:
+        str(name).encode()
+        return pathlib.Path(name).expanduser()
+    except UnicodeEncodeError as error:
+        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another --{flag}.') from error
+    except RuntimeError as error:
+        raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
+
+
+def processor():
+    """The CPU's name, as far as the system tells."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            return re.search(r'model name\s*: (.*)', file.read())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+FLOAT32_MAX = 3.4e38
+
+
+def setting(default, group, text, valid, bounds):
+    """A field of a dataclass of Checked settings.
+
+    Args:
+      group: str, the heading of its flag in --help. text: what --help says of it.
+      valid: function of a value to bool. bounds: what it asks for, as text. Chained comparisons let no NaN through.
+    """
+    return dataclasses.field(default=default, metadata={'group': group, 'text': text, 'valid': valid, 'bounds': bounds})
+
+
+def not_negative(default, group, text):
+    return setting(default, group, text, lambda x: 0 <= x < FLOAT32_MAX, 'finite and at least 0')
+
+
+def count(default, group, text, least=1, most=10**9):
+    """A whole number; the largest is far above any use, and keeps steps * batch size within int64."""
+    return setting(default, group, text, lambda n: least <= n <= most, f'a whole number from {least} to {most}')
+
+
+class Checked:
+    """The base of a frozen dataclass of settings, which makes plain numbers of what it is given and checks them.
+
+    Raises:
+      RunError: a value is no number, or out of its bounds; the message names the flag.
+    """
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, bounds = getattr(self, field.name), field.metadata['bounds']
+            if value is None and field.default is None:
+                continue
+            try:
+                number = tuple(map(int, value)) if field.type is tuple else field.type(value)
+                valid = field.metadata['valid'](number)
+            except (TypeError, ValueError):
+                valid = False
+            if not valid:
+                shown = ','.join(map(str, value)) if isinstance(value, (list, tuple)) else value
+                raise RunError(f'--{field.name}={shown}: must be {bounds}.')
+            object.__setattr__(self, field.name, number)
+
+
+# --------------------------------------------------------------------------------------------------- command line
+
+def define_settings(settings, names=None, group=None, **defaults):
+    """A flag for each setting, or for those of the `names`.
+
+    Args:
+      settings: a dataclass of Checked settings, which check the values.
+      group: a heading for all of them, in place of their own.
+      defaults: by name, in place of the settings' own.
+    """
+    for field in dataclasses.fields(settings):
+        if names is None or field.name in names:
+            default, kind = defaults.get(field.name, field.default), {tuple: 'list', int: 'integer', float: 'float'}[field.type]
+            define(group or field.metadata['group'], kind, field.name,
+                   ','.join(map(str, default)) if kind == 'list' else default, field.metadata['text'])
+
+
+
+def define(group, kind, name, default, text, valid=None, bounds=None, **options):
+    """A flag of absl's DEFINE_<kind>.
+
+    Args:
+      group: str, its heading in --help.
+      valid: function of the value, if it is given, to bool. bounds: what that asks for, as text. absl's own bounds let NaN
+        through; a chained comparison does not.
+      options: more arguments of absl's.
+    """
+    # A second definition, by a notebook's %run of the same file, takes the place of the first.
+    getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, allow_override=True, **options)
+    if valid:
+        flags.register_validator(name, lambda value: value is None or valid(value), f'must be {bounds}')
+
+
+def define_path(group, name, default, text, **options):
+    define(group, 'string', name, default, text, lambda path: path != '', 'the name of a file or folder', **options)
+
+
+def parse_flags(doc, groups, argv):
+    """Parses a command line: --help shows the flags in their groups, and a bad flag costs one line.
+
+    Args:
+      doc: the program's docstring, for --help. groups: the headings of its flags.
+      argv: the command line, the program's name first.
+    """
+    if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
+        print(doc, *map(flags.FLAGS.module_help, groups), sep='\n', flush=True)
+        sys.exit()
+    try:
+        stray = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        sys.exit(f'error: {str(error).rstrip(".")}. See --help.')
+    if stray:
+        sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Ends the program with one line on stderr, and a status, for whatever its user can mend."""
+    import tensorflow as tf
+    try:
+        yield
+    except BrokenPipeError:  # whoever read the output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.status)
+    except (RunError, OSError) as error:
+        sys.exit(f'error: {error}')
+    except tf.errors.ResourceExhaustedError as error:
+        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that ran '
+                 'out; make room if it was the disk.')
+    except KeyboardInterrupt:  # in a notebook
+        sys.exit(130)
+
+
+def run(main, doc, groups):
+    """Runs a program: `main`, a function without arguments, once the command line has been parsed."""
+    def parse(argv):
+        with one_line_errors():
+            parse_flags(doc, groups, argv)
+
+    def call(_):
+        logging.set_verbosity(logging.ERROR)  # TensorFlow and TensorBoard tell of each file
+        if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
+            sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+        with one_line_errors():
+            main()
+
+    app.run(call, flags_parser=parse)
