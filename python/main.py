@@ -429,7 +429,11 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
     finite = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(t) for t in (loss, *gradients)]))
 
     def apply():
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        # As optimizer.apply_gradients, with which TensorFlow never lets go of this graph and all that it refers to.
+        rate = optimizer.learning_rate
+        for variable, gradient in zip(variables, gradients, strict=True):
+            optimizer.update_step(gradient, variable, rate)
+        optimizer.iterations.assign_add(1)
         lenet.step.assign_add(1)
         return True
 
@@ -478,6 +482,7 @@ def train(data, settings, log_dir=None, source=None):
       checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
       checkpoints.Interrupted: by a signal, after a checkpoint.
     """
+    program.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
     lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
     optimizer.build(lenet.trainable_variables)

@@ -67,10 +67,11 @@ def write_curve(log_dir, path):
                    for tag in CURVES.values()]
     except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations of a run. Give another.') from error
+    complete = sorted(set.intersection(*map(set, columns)))  # the last one may have been cut
     with open(path, 'w', newline='') as file:
         rows = csv.writer(file, lineterminator='\n')
         rows.writerow(['step', *CURVES])
-        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in sorted(columns[0]))
+        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in complete)
 
 
 def draw_curve(rows, picture):
@@ -115,7 +116,8 @@ def draw_comparison(panels, paper, path):
             panel.bar([place for place, _ in known], [statistics.mean(values) for _, values in known], 0.25,
                       yerr=[statistics.stdev(values) if len(values) > 1 else 0 for _, values in known], capsize=3,
                       color=GREYS[method], hatch=HATCHES[method], edgecolor='black', linewidth=0.7, label=TITLES[method])
-            marks = [(place, paper[method][level]) for place, level in zip(places, levels, strict=True) if level in paper[method]]
+            marks = [(place, paper[method][level]) for place, level in zip(places, levels, strict=True)
+                     if level in paper[method]]
             panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white', markeredgecolor='black',
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
@@ -156,6 +158,11 @@ def draw_alive(layers, path):
     plt.close(figure)
 
 
+def define_flags():
+    program.define_path('Pictures', 'log_dir', None, "A run's folder.")
+    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+
+
 def main():
     path = program.local_folder(flags.FLAGS.curve, 'curve')
     if path.suffix != '.csv':
@@ -166,6 +173,5 @@ def main():
 
 
 if __name__ == '__main__':
-    program.define_path('Pictures', 'log_dir', None, "A run's folder.")
-    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+    define_flags()
     program.run(main, __doc__, ['Pictures'])
