@@ -78,6 +78,8 @@ def workload(name, settings):
     optimizer.build(lenet.trainable_variables)
     next_batch = functools.partial(input_data.batch, *images, lenet.step, settings.batch_size, 0)
     steps = main.training_loop(lenet, optimizer, next_batch, settings.group_lasso, settings.group_variance)
+    if name == 'single':
+        return lambda count: [steps(tf.constant(1)) for _ in range(count)]
     return lambda count: steps(tf.constant(count))
 
 
@@ -145,6 +147,7 @@ def show_speeds(settings, rounds, steps):
     rows = {  # title: (workload, in the other process?, FLOP, images, how many in a round)
         'float32 matrix product': ('product', False, 2 * MATRIX**3, None, 1),
         'training step': ('training', False, *training),
+        'training step, a call each': ('single', False, *training),
         "training step, TensorFlow's defaults": ('training', True, *training),
         'training step, PyTorch': ('torch', True, *training),
         'evaluation': ('evaluation', False, *evaluation),
