@@ -45,10 +45,10 @@ FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
 
 @dataclasses.dataclass(frozen=True)
 class Settings(program.Checked):
-    """All that makes a run, besides its data. Each is a flag too, and raises checkpoints.RunError if out of bounds.
+    """All that makes a run, besides its data: one flag each; raises checkpoints.RunError for what is out of bounds.
 
-    The paper has lambda_g and lambda_v as symbols. Their values, and all others that are not called ours, are those of the
-    authors' program.
+    The paper has lambda_g and lambda_v as symbols. Their values, and all others that are not called ours, are those of
+    the authors' program.
     """
     widths: tuple = program.setting(
         (64, 128, 512, 256), 'Net', 'Outputs of conv1, conv2, fc1 and fc2.', lambda widths: len(widths) == 4 and all(
@@ -59,19 +59,19 @@ class Settings(program.Checked):
     group_lasso: float = program.not_negative(
         0.001, 'Sparsity', 'lambda_g, the coefficient of the group lasso; 0 drops the term.')
     group_variance: float = program.not_negative(
-        0.01, 'Sparsity', 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which leaves SSL. With both '
-        '0 the net is dense.')
+        0.01, 'Sparsity', 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which leaves SSL. With '
+        'both 0 the net is dense.')
     sparsity_threshold: float = program.not_negative(
         0.001, 'Sparsity', 'A weight of this magnitude or less counts as zero, in evaluation.')
     random_sparsity: float = program.setting(  # ours, for a baseline
-        0.0, 'Sparsity', 'Share of the connections of the four hidden layers to switch off at random for good: with both '
-        'coefficients 0, Sparsely Connected Nets.', lambda s: 0 <= s < 1, 'at least 0 and below 1')
+        0.0, 'Sparsity', 'Share of the connections of the four hidden layers to switch off at random for good: with '
+        'both coefficients 0, Sparsely Connected Nets.', lambda s: 0 <= s < 1, 'at least 0 and below 1')
     max_steps: int = program.count(100000, 'Training', 'Steps to train.', least=0)
     learning_rate: float = program.setting(
         0.0001, 'Training', "Adam's learning rate.", lambda r: 0 < r < program.FLOAT32_MAX, 'finite and above 0')
     final_learning_rate: float = program.not_negative(  # ours; the rate is constant in the paper
-        None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; --max_steps then belongs to what makes '
-        'a run. None: it is constant.')
+        None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; --max_steps then belongs to '
+        'what makes a run. None: it is constant.')
     batch_size: int = program.count(100, 'Training', 'Images a step.', most=10**5)
     seed: int = program.count(  # ours; that of the authors is not known
         0, 'Training', 'Decides the initial weights, the order of the images, dropout, masks and --fake_data.', least=0,
@@ -92,12 +92,12 @@ def define_flags():
     """Defines the flags: in a function, so that a program with flags of its own can import this file."""
     program.define('Data', 'enum', 'dataset', 'mnist', 'The images to learn; mnist_5k needs no download.',
                    enum_values=input_data.DATASETS)
-    program.define_path('Data', 'data_dir', None, 'Folder of the files of mnist, fashion_mnist or cifar10, downloaded when '
-                        'absent. None: a cache folder in your home.')
+    program.define_path('Data', 'data_dir', None, 'Folder of the files of mnist, fashion_mnist or cifar10, downloaded '
+                        'when absent. None: a cache folder in your home.')
     program.define('Data', 'boolean', 'fake_data', False, 'Learn made-up images instead of --dataset.')
     program.define_settings(Settings)
-    program.define_path('Output', 'log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes the "
-                        'weights> in the working directory.')
+    program.define_path('Output', 'log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes "
+                        'the weights> in the working directory.')
     for name, what in (('target_accuracy', 'accuracy on the whole test set, thresholded,'),
                        ('target_sparsity', 'global sparsity, the share of all weights that count as zero,')):
         program.define('Output', 'float', name, None, f'Exit with status 1 if the {what} ends below this share.',
@@ -201,31 +201,27 @@ def macs(image_shape, widths):
             'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
 
 
-def sparsity_figures(weights, threshold, image_shape):
-    """All that is reported of a net's sparsity, as a dict of plain numbers.
-
-    Args:
-      weights: dict from layer name to tensor [..., outputs], the REGULARISED layers and the output layer.
-      threshold: as in `sparsity`.
-      image_shape: (height, width, channels).
+def sparsity_figures(lenet):
+    """All that is reported of the sparsity of a LeNet at its threshold, as a dict of plain numbers.
 
     Returns:
-      Dict: the three measures of sparsity, each by its name; the weights left and in all; by layer the share of zeros,
-      the groups alive (those with any weight left), their number, and the two largest norms, because one group may
-      carry a layer's whole variance; the multiply-accumulates for one image without the dead groups, and with them.
+      The three measures of sparsity, each by its name; the weights left and in all; by layer the share of zeros, the
+      groups alive (with any weight left), all groups, and the two largest norms, because one group may carry a layer's
+      whole variance; the multiply-accumulates for one image without the dead groups, and with them.
     """
     layers = {}
-    for name, weight in weights.items():
-        norms = group_norms(sparsify(weight, threshold)).numpy()
-        layers[name] = {'zero_share': float(sparsity([weight], threshold)[0]), 'groups_alive': int(np.sum(norms > 0)),
-                        'groups': len(norms), 'largest_norms': np.sort(norms)[:-3:-1].tolist()}
-    mean_of_five, left = sparsity(list(weights.values()), threshold)
-    mean_of_four, _ = sparsity([weights[name] for name in REGULARISED], threshold)
-    total = sum(math.prod(w.shape) for w in weights.values())
-    alive, groups = ([layers[name][key] for name in REGULARISED] for key in ('groups_alive', 'groups'))
+    for name, weight in lenet.weights.items():
+        norms = group_norms(sparsify(weight, lenet.threshold)).numpy()
+        layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]), 'groups': len(norms),
+                        'groups_alive': int(np.sum(norms > 0)), 'largest_norms': np.sort(norms)[:-3:-1].tolist()}
+    mean_of_five, left = sparsity(list(lenet.weights.values()), lenet.threshold)
+    mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
+    total = sum(math.prod(w.shape) for w in lenet.weights.values())
+    alive = [layers[name]['groups_alive'] for name in REGULARISED]
     return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
             'global_sparsity': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers,
-            'macs': sum(macs(image_shape, alive).values()), 'macs_dense': sum(macs(image_shape, groups).values())}
+            'macs': sum(macs(lenet.image_shape, alive).values()),
+            'macs_dense': sum(macs(lenet.image_shape, lenet.widths).values())}
 
 
 # ------------------------------------------------------------------------------------------------------------ net
@@ -309,17 +305,20 @@ class LeNet(tf.Module):
             return tf.nn.experimental.stateless_dropout(x, rate=1 - self.keep_probability, seed=seed)
 
     def net(self, x, training_status):
-        """Images, float32 [N, height, width, channels] or flat, to logits, float32 [N, 10], and all layers' outputs.
+        """The forward pass; the shapes beside it are those at the default widths, 28x28 images.
+
+        Args:
+          x: images, float32 [N, height, width, channels] or flat.
 
         Returns:
-          (logits; dict from layer name to its activations, before pooling and dropout).
+          (logits, float32 [N, 10]; dict from layer name to the layer's activations, before pooling and dropout).
         """
         height, width, channels = self.image_shape
         conv1, conv2, fc1, fc2 = self.widths
 
         with tf.name_scope('reshape'):
-            x_image = tf.reshape(x, [-1, height, width, channels])      # [N, 28, 28, 1], as all shapes here:
-        #                                                                 at the default widths, 28x28 images
+            x_image = tf.reshape(x, [-1, height, width, channels])      # [N, 28, 28, 1]
+
         h_conv1 = self.nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1',
                                      training_status=training_status)   # [N, 28, 28, 64]
         with tf.name_scope('pool1'):
@@ -377,7 +376,9 @@ EVALUATED = 1000  # test images of a periodic evaluation: the authors' program
 def evaluate(lenet, images, labels, batch_size=200):
     """The figures of `measure`, as floats, for any number of images: dropout off, weights thresholded.
 
-    `batch_size` bounds the memory of the activations, 140 MB at the default widths; our choice.
+    Args:
+      images, labels: arrays or tensors of as many rows.
+      batch_size: int, bounds the memory of the activations; our choice.
     """
     parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
     figures = [lenet.measure(*part, training_status=False) for part in parts]
@@ -443,8 +444,9 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
 def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
     """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
 
-    It stops at the first that is not. A call a step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the
-    paper's, on two cores: the host's share, which counts the more the faster the machine.
+    It stops at the first that is not. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at
+    the paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more the faster
+    the machine.
     """
     @tf.function(autograph=False)
     def train_steps(count):
@@ -486,20 +488,21 @@ def train(data, settings, log_dir=None, source=None):
     lambdas = settings.group_lasso, settings.group_variance
     lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
     optimizer.build(lenet.trainable_variables)
-    (images, labels), test = map(tf.constant, data.train), list(map(tf.constant, data.test))
-    next_batch = functools.partial(input_data.batch, images, labels, lenet.step, settings.batch_size, settings.seed)
+    train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
+    next_batch = functools.partial(input_data.batch, *train_set, lenet.step, settings.batch_size, settings.seed)
+    next_images = functools.partial(
+        input_data.batch, *test_set, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
     train_steps = training_loop(lenet, optimizer, next_batch, *lambdas)
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
         step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
-        show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         train_steps(tf.constant(0))  # traced here, so that no timing includes that
+        show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
-                some = input_data.batch(*test, step // settings.eval_interval, min(EVALUATED, len(test[1])), settings.seed)
-                show.evaluation(step, train=lenet.measure(*next_batch(), training_status=True), test=evaluate(lenet, *some),
-                                penalties=penalties(lenet.regularised(), *lambdas),
-                                sparsity=sparsity_figures(lenet.weights, lenet.threshold, lenet.image_shape),
+                show.evaluation(step, train=lenet.measure(*next_batch(), training_status=True),
+                                test=evaluate(lenet, *next_images(step=step // settings.eval_interval)),
+                                penalties=penalties(lenet.regularised(), *lambdas), sparsity=sparsity_figures(lenet),
                                 norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
             if step == settings.max_steps:
                 break
@@ -518,8 +521,7 @@ def train(data, settings, log_dir=None, source=None):
             if run.signal:
                 raise checkpoints.Interrupted(run.signal, step)
 
-        figures = {'step': step, **sparsity_figures(lenet.weights, lenet.threshold, lenet.image_shape),
-                   **accuracies(lenet, data)}
+        figures = {'step': step, **sparsity_figures(lenet), **accuracies(lenet, data)}
         if not math.isfinite(figures['test']['cross_entropy']):
             raise checkpoints.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
         show.end(figures)
