@@ -5,8 +5,8 @@
     python compare.py --collect           takes the finished ones of these into the CSV
     python compare.py --figure            draws the CSV, and prints the tables of the README
 
-The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets at
-each level. All else is the same for all. A level between two strengths is interpolated; one that no two strengths
+The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
+at each level. All else is the same for all. A level between two strengths is interpolated; one that no two strengths
 enclose is missing.
 """
 
@@ -57,15 +57,16 @@ def define_flags():
                             widths=(20, 50, 500, 256), max_steps=10000, learning_rate=0.001, final_learning_rate=1e-5)
     for name, default, text in (
             ('seeds', '0,1,2', 'Each run once a seed.'),
-            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'Strengths lambda_g, of SSL and GSS.'),
+            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and GSS.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
             ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure.')):
         program.define('Grid', 'list', name, default, text)
     program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
-    program.define('Output', 'boolean', 'print_commands', False, 'Print the commands of the runs still to do, and train nothing.')
-    program.define('Output', 'boolean', 'collect', False, 'Take the finished runs of --runs_dir into --csv, and train nothing.')
-    program.define('Output', 'boolean', 'figure', False, 'Draw --csv, print its tables, and train nothing.')
+    for name, instead in (('print_commands', 'Print the commands of the runs still to do.'),
+                          ('collect', 'Take the finished runs of --runs_dir into --csv.'),
+                          ('figure', 'Draw --csv, and print its tables.')):
+        program.define('Output', 'boolean', name, False, f'{instead} Train nothing.')
 
 
 def numbers(name, number, valid, bounds):
@@ -238,8 +239,8 @@ def train_all(jobs, path):
         done += 1
         if row := job.row():
             append(path, row)
-            print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, global sparsity '
-                  f'{row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
+            print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, '
+                  f'global sparsity {row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
         elif job.is_running():  # another process was faster
             todo.append(job)
         else:
@@ -274,7 +275,8 @@ def drop(rows, seed, series, measure, level):
     rows = [row for row in rows if row['seed'] == seed]
     dense = [100 * float(row['test_accuracy']) for row in rows if row['method'] == 'dense']
     rows = [row for row in rows if (row['method'], row['group_variance']) == series]
-    points = sorted((float(row['group_lasso']), 100 * float(row[measure]), 100 * float(row['test_accuracy'])) for row in rows)
+    points = sorted((float(row['group_lasso']), 100 * float(row[measure]), 100 * float(row['test_accuracy']))
+                    for row in rows)
     if not dense:
         return None
     if series[0] == 'scn':
@@ -290,8 +292,10 @@ def drops(rows, variance, measure, levels):
     """Dict from scn, ssl and gss to dicts from level to dicts from seed (str) to drop; `variance` is that of GSS."""
     series = {'scn': '0', 'ssl': '0', 'gss': text(variance)}
     seeds = sorted({row['seed'] for row in rows}, key=int)
-    return {name: {level: {seed: found for seed in seeds if (
-        found := drop(rows, seed, (name, series[name]), measure, level)) is not None} for level in levels} for name in series}
+    return {name: {level: {
+        seed: found for seed in seeds
+        if (found := drop(rows, seed, (name, series[name]), measure, level)) is not None} for level in levels}
+        for name in series}
 
 
 def spread(values, form='.2f'):
@@ -302,7 +306,7 @@ def spread(values, form='.2f'):
 
 
 def verdict(differences):
-    """What the differences GSS minus SSL, one a seed, in points, say: nothing within the noise or where seeds disagree."""
+    """What the differences GSS minus SSL, one a seed, in points, say: nothing in the noise or where seeds disagree."""
     if len(differences) < 3:
         return 'too few seeds'
     for word, sign in (('GSS loses less', -1), ('GSS loses more', 1)):
@@ -326,12 +330,13 @@ def level_table(rows, variance, measure, levels):
 
 def run_table(rows):
     """Lines of the table: each method and strength, means over the seeds."""
-    table = [('method', 'lambda_g', 'lambda_v', 'masked', 'seeds', 'test accuracy', 'mean of four', 'global', 'weights left',
-              'MACs', 'alive')]
-    settings = sorted({tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) for row in rows})
-    for of in settings:
-        some = [row for row in rows
-                if tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) == of]
+    def settings(row):
+        return tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso'))
+
+    table = [('method', 'lambda_g', 'lambda_v', 'masked', 'seeds', 'test accuracy', 'mean of four', 'global',
+              'weights left', 'MACs', 'alive')]
+    for of in sorted(set(map(settings, rows))):
+        some = [row for row in rows if settings(row) == of]
         share, variance, lasso = of
 
         def mean(name, some=some):
@@ -347,14 +352,16 @@ def rst(table):
     """A table, a list of tuples of str with the head first, as reStructuredText."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     rule = '  '.join('=' * width for width in widths)
-    head, *body = ('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
+    head, *body = ('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                   for line in table)
     return '\n'.join([rule, head, rule, *body, rule])
 
 
 def show_figures(rows, variance, levels, path):
     """Draws `path` without .csv as .png and its companion of groups alive; prints the tables."""
     panels = {title: {name: {level: list(found.values()) for level, found in of.items()}
-                      for name, of in drops(rows, variance, measure, levels).items()} for measure, title in MEASURES.items()}
+                      for name, of in drops(rows, variance, measure, levels).items()}
+              for measure, title in MEASURES.items()}
     alive = {layer: {name: collections.defaultdict(list) for name in ('ssl', 'gss')} for layer in main.REGULARISED}
     for row in rows:
         if row['method'] in ('ssl', 'gss') and row['group_variance'] in ('0', text(variance)):

@@ -128,7 +128,7 @@ def local_folder(name, flag):
         str(name).encode()
         return pathlib.Path(name).expanduser()
     except UnicodeEncodeError as error:
-        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another --{flag}.') from error
+        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another.') from error
     except RuntimeError as error:
         raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
@@ -225,8 +225,9 @@ def define(group, kind, name, default, text, valid=None, bounds=None, **options)
 
     Args:
       group: str, its heading in --help.
-      valid: function of the value, if it is given, to bool. bounds: what that asks for, as text. absl's own bounds let NaN
-        through; a chained comparison does not.
+      valid: function of the value, if it is given, to bool. absl's own bounds let NaN through; a chained comparison
+        does not.
+      bounds: what `valid` asks for, as text.
       options: more arguments of absl's.
     """
     getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, **options)
@@ -272,8 +273,8 @@ def one_line_errors():
     except (RunError, OSError) as error:
         sys.exit(f'error: {error}')
     except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that ran '
-                 'out; make room if it was the disk.')
+        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that '
+                 'ran out; make room if it was the disk.')
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 
