@@ -77,11 +77,11 @@ def workload(name, settings):
                               for i in range(count)]
     optimizer, images = main.adam(settings), list(map(tf.constant, data.train))
     optimizer.build(lenet.trainable_variables)
-    next_batch = functools.partial(input_data.batch, *images, lenet.step, settings.batch_size, 0)
+    next_batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=0)
     steps = main.training_loop(lenet, optimizer, next_batch, settings.group_lasso, settings.group_variance)
     if name == 'single':
-        return lambda count: [steps(tf.constant(1)) for _ in range(count)]
-    return lambda count: steps(tf.constant(count))
+        return lambda count: [steps(*images, tf.constant(1)) for _ in range(count)]
+    return lambda count: steps(*images, tf.constant(count))
 
 
 def torch_steps(train, batch_size, widths):
