@@ -230,7 +230,8 @@ def define(group, kind, name, default, text, valid=None, bounds=None, **options)
       bounds: what `valid` asks for, as text.
       options: more arguments of absl's.
     """
-    getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, **options)
+    # allow_override: absl's logging has a log_dir, too.
+    getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, allow_override=True, **options)
     _defined.append(flags.FLAGS[name])
     if valid:
         flags.register_validator(name, lambda value: value is None or valid(value), f'must be {bounds}')

@@ -1,6 +1,9 @@
 """Fixtures shared by the tests; they import what ships, in python/."""
 
+import itertools
+import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -8,7 +11,13 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'python'))
 
-import main  # after the path is set
+import program
+
+OUTSIDE = dict(os.environ)  # the environment of a user, for tests of what `prepare` makes of it
+program.prepare()  # so that this process works with the same kernels as the programs that the tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+import main
 from absl import app
 from absl.testing import flagsaver
 
@@ -24,22 +33,16 @@ def seeded():
 
 @pytest.fixture(scope='session')
 def run_main():
-    """Runs main.py's command line in this process: run_main('--flag=value', ...) -> status."""
+    """Runs main.py's command line in this process: run_main('--flag=value', ...); SystemExit is what a user gets."""
     def run(*arguments):
-        with flagsaver.flagsaver():
-            return main.main(main.report.parse_flags(main.__doc__, main.FLAG_GROUPS, ['main.py', *map(str, arguments)]))
+        with flagsaver.flagsaver(), program.one_line_errors():
+            program.parse_flags(main.__doc__, main.FLAG_GROUPS, ['main.py', *map(str, arguments)])
+            main.main()
     return run
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
+def train(tmp_path):
     """main.train in a new folder each time: train(data, **settings) -> (final figures, the net)."""
-    nets = []
-
-    class Report(main.report.Report):
-        def __init__(self, folder, facts, data, lenet, graphs, step):
-            nets.append(lenet)
-            super().__init__(folder, facts, data, lenet, graphs, step)
-
-    monkeypatch.setattr(main.report, 'Report', Report)
-    return lambda data, **settings: (main.train(data, tmp_path / str(len(nets)), **settings), nets[-1])
+    numbers = itertools.count()
+    return lambda data, **settings: main.train(data, main.Settings(**settings), tmp_path / str(next(numbers)))

@@ -118,7 +118,7 @@ def test_sparsity_is_the_unweighted_mean_over_layers_and_counts_what_is_left():
 @pytest.mark.parametrize('shape', [(28, 28, 1), (32, 30, 3), (9, 7, 2)], ids=str)
 def test_multiply_accumulates_are_counted_where_the_weights_are_used(shape):
     """A weight of a convolution is used at each position of its output, one of a dense layer once."""
-    net = main.LeNet(shape, (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    net = main.LeNet(shape, main.Settings(widths=(3, 4, 6, 5)))
     expected = {name: weight.shape.num_elements() for name, weight in net.weights.items()}
     expected['conv1'] *= shape[0] * shape[1]
     expected['conv2'] *= -(-shape[0] // 2) * -(-shape[1] // 2)
@@ -126,7 +126,7 @@ def test_multiply_accumulates_are_counted_where_the_weights_are_used(shape):
 
 
 def test_dead_groups_are_left_out_of_the_multiply_accumulates():
-    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     for name, dead in (('conv1', 1), ('conv2', 2), ('fc1', 3), ('fc2', 4)):
         weight = net.weights[name].numpy()
         weight[..., :dead] = 0.001  # the threshold itself

@@ -1,5 +1,6 @@
 """The program as its user sees it: flags, messages, folder, exit status, TensorBoard."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing import event_accumulator
 import checkpoints
 import input_data
 import main
+import program
 import report
 
 SCRIPT = pathlib.Path(main.__file__)
@@ -48,12 +50,15 @@ def working_directory(tmp_path, monkeypatch):
     ('--widths=64,128,512,x', 'four whole numbers'),
     ('--widths=01,2,3,4', 'four whole numbers'), ('--widths=', 'four whole numbers'),
     ('--widths=2,2,2,1000000', 'four whole numbers'), ('--learning_rate=1e39', 'finite and above 0'),
-    ('--dropout=1e-320', 'above 0 and at most 1'), ('--data_dir=', 'the name of a folder'),
-    ('--log_dir=', 'the name of a folder'), ('--max_steps=1000000001', 'max_steps'),
-    ('--batch_size=100001', 'batch_size'), ('--widths=1,2,3,4', 'one group has no variance'),
-    ('--max_steps=-1', '-1 is not an integer in the range'), ('--max_steps=many', 'max_steps'),
-    ('--batch_size=0', '0 is not an integer in the range'), ('--eval_interval=0', '0 is not a positive integer'),
-    ('--seed=-1', 'seed'), ('--seed=2147483648', 'seed'), ('--dataset=cifar10', 'dataset'),
+    ('--dropout=1e-320', 'above 0 and at most 1'), ('--data_dir=', 'the name of a file or folder'),
+    ('--log_dir=', 'the name of a file or folder'), ('--max_steps=1000000001', 'a whole number from 0 to 1000000000'),
+    ('--batch_size=100001', 'from 1 to 100000'), ('--widths=1,2,3,4', 'one group has no variance'),
+    ('--max_steps=-1', 'a whole number from 0 to'), ('--max_steps=many', 'max_steps'),
+    ('--batch_size=0', 'a whole number from 1 to'), ('--eval_interval=0', 'a whole number from 1 to'),
+    ('--checkpoint_interval=0', 'a whole number from 1 to'), ('--batch_size=1.5', 'batch_size'),
+    ('--seed=-1', 'from 0 to 2147483647'), ('--seed=2147483648', 'from 0 to 2147483647'),
+    ('--dataset=cifar100', 'dataset'), ('--data_dir=~nosuchuser/x', 'no such home folder'),
+    ('--log_dir=~nosuchuser/x', 'no such home folder'), ('--log_dir=gs://bucket/x', 'only local folders work'),
     ('--drop_out=0.5', "Unknown command line flag 'drop_out'"), ('100', 'unexpected argument'),
 ])
 def test_a_bad_flag_gets_one_line_that_names_it(run_main, argument, words):
@@ -66,17 +71,38 @@ def test_a_bad_flag_gets_one_line_that_names_it(run_main, argument, words):
 
 
 def test_one_group_a_layer_is_fine_without_the_variance(run_main):
-    assert run_main('--fake_data', '--widths=1,1,1,1', '--max_steps=1', '--group_variance=0') == 0
+    run_main('--fake_data', '--widths=1,1,1,1', '--max_steps=1', '--group_variance=0')
 
 
-def test_the_flags_defaults_are_the_papers_and_those_of_train():
+def test_the_flags_defaults_are_the_papers_and_those_of_settings():
     paper = dict(fake_data=False, max_steps=100000, learning_rate=0.0001, sparsity_threshold=0.001, dropout=0.8,
                  group_lasso=0.001, group_variance=0.01, widths=['64', '128', '512', '256'], batch_size=100,
                  eval_interval=100)
     assert {name: main.FLAGS[name].default for name in paper} == paper
-    of_train = {name: list(map(str, value)) if name == 'widths' else value
-                for name, value in main.train.__kwdefaults__.items()}
-    assert {name: main.FLAGS[name].default for name in of_train} == of_train
+    settings = {name: list(map(str, value)) if name == 'widths' else value
+                for name, value in dataclasses.asdict(main.Settings()).items()}
+    assert {name: main.FLAGS[name].default for name in settings} == settings
+
+
+@pytest.mark.parametrize('given', [
+    dict(seed=np.int64(5), batch_size=np.array(7), dropout=np.float64(0.5), widths=np.array([3, 4, 6, 5])),
+    dict(seed=5, batch_size=np.int8(7), dropout=np.float32(0.5), widths=[np.uint8(3), 4, np.int16(6), np.array(5)]),
+    dict(seed='5', batch_size='7', dropout='0.5', widths=['3', ' 4', '6', '5'])])
+def test_settings_of_numpy_are_plain_numbers(given):
+    settings = main.Settings(**given)
+    assert settings == main.Settings(seed=5, batch_size=7, dropout=0.5, widths=(3, 4, 6, 5))
+    assert hash(settings) and json.dumps(dataclasses.asdict(settings))  # an array has no hash, an int64 no JSON
+    assert {type(n) for n in (settings.seed, settings.batch_size, *settings.widths)} == {int}
+
+
+@pytest.mark.parametrize('name, value', [
+    ('seed', 0.5), ('seed', 1.0), ('seed', True), ('seed', None), ('seed', [1, 2]), ('seed', np.array([1, 2])),
+    ('batch_size', float('inf')), ('max_steps', float('nan')), ('max_steps', '1_0'), ('dropout', 'much'),
+    ('dropout', None), ('group_lasso', 10**400), ('group_lasso', 1j), ('widths', 5), ('widths', (3, 4, 6, 5.5)),
+    ('widths', None), ('widths', 'abcd'), ('final_learning_rate', 'low')])
+def test_settings_that_are_no_numbers_of_their_kind_cost_one_line(name, value):
+    with pytest.raises(program.RunError, match=f'^--{name}=.*: must be [^\n]*$'):
+        main.Settings(**{name: value})
 
 
 def test_help_shows_every_flag_in_its_group(run_main, capsys):
@@ -95,7 +121,7 @@ def test_help_shows_every_flag_in_its_group(run_main, capsys):
 # -------------------------------------------------------------------------------------------------------- run
 
 def test_the_run_folder_and_its_files(run_main, capsys):
-    assert run_main(*SMALL) == 0
+    run_main(*SMALL)
     shown = capsys.readouterr().out
     folder, = pathlib.Path('logs').iterdir()
     assert re.fullmatch('fake-[0-9a-f]{8}', folder.name) and f'folder: {folder.resolve()}\n' in shown
@@ -123,6 +149,7 @@ def test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_e
 
     monkeypatch.setattr(checkpoints.Run, 'restore', stop)
     first = folders()
+    assert first == {'fake-DEFAULT'}  # of the versions before, too: their runs continue
     for argument in ('--max_steps=5', '--eval_interval=3', '--checkpoint_interval=3', '--sparsity_threshold=0.01',
                      '--target_accuracy=0', '--widths=3, 4,6,5', '--data_dir=elsewhere'):
         assert folders(argument) == first
@@ -144,7 +171,7 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, tmp_path)
 
 def test_a_folder_with_other_files_keeps_them(run_main, tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
-    assert run_main(*SMALL, f'--log_dir={tmp_path}') == 0
+    run_main(*SMALL, f'--log_dir={tmp_path}')
     assert (tmp_path / 'notes.txt').read_text() == 'mine' and (tmp_path / 'results.json').exists()
 
 
@@ -172,9 +199,27 @@ def test_a_shorter_run_does_not_replace_the_results_of_a_longer_one(run_main):
     assert [pathlib.Path('run', name).read_text() for name in ('settings.json', 'results.json')] == before
 
 
+def test_the_data_are_those_that_the_flags_name(run_main, tmp_path, monkeypatch):
+    asked = []
+
+    def read_data_sets(**arguments):
+        asked.append(arguments)
+        raise input_data.DataError('far enough')
+
+    monkeypatch.setattr(input_data, 'read_data_sets', read_data_sets)
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    for data_dir, folder in (('here', tmp_path / 'here'), ('~/there', tmp_path / 'home' / 'there'), (tmp_path, tmp_path)):
+        with pytest.raises(SystemExit, match='^error: far enough$'):
+            run_main(f'--data_dir={data_dir}', '--dataset=cifar10', '--seed=7')
+        assert asked.pop() == {'data_dir': str(folder), 'dataset': 'cifar10', 'fake_data': False, 'seed': 7}
+    with pytest.raises(SystemExit, match='^error: far enough$'):
+        run_main('--fake_data')
+    assert asked == [{'data_dir': None, 'dataset': 'mnist', 'fake_data': True, 'seed': 0}]
+
+
 def test_the_home_is_understood(run_main, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    assert run_main(*SMALL, '--log_dir=~/run') == 0
+    run_main(*SMALL, '--log_dir=~/run')
     assert (tmp_path / 'home' / 'run' / 'results.json').exists()
 
 
@@ -185,7 +230,8 @@ def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):
-    with pytest.raises(SystemExit, match='error: at step 0 this is no longer finite: the group variance of conv1'):
+    with pytest.raises(SystemExit, match='error: at step 0 this is no longer finite: group_variance of conv1. Try '
+                                         'a smaller --group_lasso, .* or --group_variance=0, for its groups'):
         run_main(*SMALL, '--group_variance=3e38', '--max_steps=30')
 
 
@@ -196,9 +242,8 @@ def test_weights_that_are_no_longer_finite_are_no_result(run_main):
 
 
 def test_out_of_memory_costs_one_line(run_main, monkeypatch):
-    def train(*_, **settings):
+    def train(*_):
         raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\nmore')
-    train.__kwdefaults__ = {}
     monkeypatch.setattr(main, 'train', train)
     with pytest.raises(SystemExit, match='^error: OOM when allocating tensor. Give smaller --widths[^\n]*$'):
         run_main('--fake_data')
@@ -206,9 +251,9 @@ def test_out_of_memory_costs_one_line(run_main, monkeypatch):
 
 def test_an_accuracy_of_exactly_the_target_passes():
     """900 of 1,000 is 0.9: in float32 it would be less."""
-    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     images = np.random.default_rng(0).random((1000, 28, 28, 1), np.float32)
-    labels = tf.argmax(net.net(images, training_status=False), axis=1).numpy()
+    labels = tf.argmax(net.net(images, training_status=False)[0], axis=1).numpy()
     labels[::10] = (labels[::10] + 1) % 10
     assert main.evaluate(net, images, labels)['accuracy'] == 0.9
 
@@ -220,21 +265,20 @@ def test_an_accuracy_of_exactly_the_target_passes():
     (['--target_accuracy=0.1', '--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8')])
 def test_the_gates_look_at_the_thresholded_test_accuracy_and_at_the_global_sparsity(run_main, monkeypatch, flags, message):
     others = {'accuracy': 0.9, 'accuracy_as_trained': 0.9}
-    monkeypatch.setattr(main, 'train', lambda *_, **settings: {
+    monkeypatch.setattr(main, 'train', lambda *_: ({
         'test': {'accuracy': 0.5, 'accuracy_as_trained': 0.9}, 'validation': others,
-        'mean_of_five': 0.9, 'mean_of_four': 0.9, 'global_sparsity': 0.7})
-    monkeypatch.setattr(main.train, '__kwdefaults__', {}, raising=False)
+        'mean_of_five': 0.9, 'mean_of_four': 0.9, 'global_sparsity': 0.7}, None))
     if message:
         with pytest.raises(SystemExit, match=f'^error: {message}$'):
             run_main('--fake_data', *flags)
     else:
-        assert run_main('--fake_data', *flags) == 0
+        run_main('--fake_data', *flags)
 
 
 def test_real_digits_are_learnt(run_main):
     """Small widths, real images: the test set of mnist_5k, thresholded."""
-    assert run_main('--dataset=mnist_5k', '--widths=8,16,64,32', '--learning_rate=0.003', '--max_steps=300',
-                    '--eval_interval=300', '--target_accuracy=0.93') == 0
+    run_main('--dataset=mnist_5k', '--widths=8,16,64,32', '--learning_rate=0.003', '--max_steps=300',
+                    '--eval_interval=300', '--target_accuracy=0.93')
 
 
 def test_the_script_in_a_process_of_its_own(tmp_path):
@@ -276,12 +320,20 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     np.testing.assert_allclose(values('loss/total')[4], total, rtol=1e-6)
     results = json.loads(pathlib.Path('run/results.json').read_text())['results']
     np.testing.assert_allclose(values('sparsity/mean_of_four')[4], results['mean_of_four'], rtol=1e-6)
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     if part == 'train':  # the next batch, with dropout
         data = input_data.read_data_sets(fake_data=True)
-        net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
-        images, labels = main.batch(*data.train, net.step, 100, 0)
-        expected = main.cross_entropy(net.net(images, training_status=True), labels)
+        net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
+        images, labels = input_data.batch(*data.train, net.step, 100, 0)
+        expected = main.cross_entropy(net.net(images, training_status=True)[0], labels)
         np.testing.assert_allclose(values('loss/cross_entropy')[0], expected, rtol=1e-6)
+    terms = main.penalties(net.regularised(), 0.001, 0.01)
+    for term, value in terms.items():
+        np.testing.assert_allclose(values(f'loss/{term}')[0], value, rtol=1e-6)
+    for layer, weight in net.weights.items():  # the histogram's buckets: left, right, count
+        norms = np.linalg.norm(weight.numpy().reshape(-1, weight.shape[-1]), axis=0)
+        buckets = values(f'group_norms/{layer}')[0]
+        np.testing.assert_allclose([buckets[0, 0], buckets[-1, 1]], [norms.min(), norms.max()], rtol=1e-6)
     if part == 'test':  # all of the made-up test images are in one periodic evaluation
         np.testing.assert_allclose(values('accuracy')[4], results['test']['accuracy'], rtol=1e-6)
     assert len(values('images')[0]) == 2 + 10  # width, height, and ten pictures
@@ -293,8 +345,8 @@ def test_the_noise_filter_lets_errors_through(tmp_path, last):
     lines = ['I0000 noise', 'W0000 noise', 'E0000 an error', 'WARNING: All log messages before', 'anything else']
     (tmp_path / 'tensorflow.py').write_text(
         f'import os\nos.write(2, {chr(10).join([*lines, ""]).encode()!r})\n{last}')
-    result = subprocess.run([sys.executable, '-c', 'import report'], capture_output=True, text=True, timeout=120,
-                            env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'})
+    result = subprocess.run([sys.executable, '-c', 'import program; program.prepare()'], capture_output=True, text=True,
+                            env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'}, timeout=120)
     assert result.returncode and result.stderr.startswith('E0000 an error\nanything else\n')
     if 'raise' in last:
         assert result.stderr.endswith('ImportError: no such TensorFlow\n')
@@ -303,7 +355,7 @@ def test_the_noise_filter_lets_errors_through(tmp_path, last):
 def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     """A report of made-up figures, all different, so that none can stand in for another."""
     data = input_data.read_data_sets(fake_data=True)
-    net = main.LeNet((28, 28, 1), (3, 4, 6, 5), 0.8, 0.001, 0.0, 0)
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     names = list(net.weights)
     layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i}
               for i, name in enumerate(names)}
@@ -313,9 +365,7 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}
     settings = {'max_steps': 1000, 'widths': [3, 4, 6, 5], 'batch_size': 100, 'seed': 77}
-    graphs = {part: main.measure.get_concrete_function(net, *data.test, training_status=False).graph
-              for part in ('train', 'test')}
-    show = report.Report(tmp_path, {'settings': settings, 'versions': {}}, data, net, graphs, 0)
+    show = report.Report(tmp_path, {'settings': settings, 'versions': {}}, data, net, 0)
     show.progress(40, 2.0)
     show.evaluation(100, **measured, penalties={'group_lasso': 10.0, 'group_variance': 20.0}, sparsity=sparsity,
                     norms={name: tf.fill([9], float(i)) for i, name in enumerate(names)})
@@ -325,7 +375,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 sparsity 0.6100 weights left 1,234 2,000 images/s '
                  '0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
                  'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
-                 'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765', 'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
+                 'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765',
+                 'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
         assert text in shown
     for i, part in enumerate(('train', 'test')):
         events = event_accumulator.EventAccumulator(str(tmp_path / part), size_guidance={'tensors': 0})
@@ -366,8 +417,8 @@ def test_evaluations_go_through_the_test_images_in_a_new_order_each_epoch(train,
 
 def test_identity_tells_data_apart_by_content():
     data = input_data.read_data_sets(fake_data=True)
-    settings = dict(main.train.__kwdefaults__)
+    settings = dataclasses.asdict(main.Settings())
     changed = data._replace(train=data.train._replace(labels=np.roll(data.train.labels, 1)))
     assert checkpoints.identity(data, settings) != checkpoints.identity(changed, settings)
-    assert checkpoints.identity(data, {**settings, 'group_lasso': 0}) == checkpoints.identity(data, {**settings,
-                                                                                          'group_lasso': 0.0})
+    assert checkpoints.identity(data, {**settings, 'group_lasso': 0}) == checkpoints.identity(
+        data, {**settings, 'group_lasso': 0.0})
