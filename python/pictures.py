@@ -169,11 +169,15 @@ def define_flags():
 
 def main():
     path = program.local_folder(flags.FLAGS.curve, 'curve')
+    picture = path.with_suffix('.png')
     if path.suffix != '.csv':
         raise program.RunError(f'--curve={path} must be the name of a .csv file.')
+    if picture.exists() and not path.exists():
+        raise program.RunError(f'{picture} is there, and no {path.name} that it may be the picture of. Give another '
+                               '--curve.')
     if flags.FLAGS.log_dir:
         write_curve(program.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
-    draw_curve(read_curve(path), path.with_suffix('.png'))
+    draw_curve(read_curve(path), picture)
 
 
 if __name__ == '__main__':

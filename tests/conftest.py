@@ -17,9 +17,10 @@ OUTSIDE = dict(os.environ)  # the environment of a user, for tests of what `prep
 program.prepare()  # so that this process works with the same kernels as the programs that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import main
 from absl import app
 from absl.testing import flagsaver
+
+import main
 
 main.define_flags()
 app.define_help_flags()

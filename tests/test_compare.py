@@ -31,7 +31,8 @@ def run(folder, *arguments):
 
 def jobs(folder, runs=TINY_RUNS, steps=20):
     """What the program makes of TINY, but in this process, which has imported TensorFlow already."""
-    shared = {'dataset': 'fake', 'widths': '3-4-6-5', 'steps': steps, 'learning_rate': 0.001, 'final_learning_rate': 1e-5}
+    shared = {'dataset': 'fake', 'widths': '3-4-6-5', 'steps': steps, 'learning_rate': 0.001,
+              'final_learning_rate': 1e-5}
     return compare.jobs(runs, shared, folder / 'runs', None, compare.read(folder / 'it.csv'))
 
 
@@ -74,8 +75,10 @@ def test_rows_are_what_the_runs_found(in_turn):
 
 def test_a_cell_holds_the_figure_of_its_name():
     figures = {name: i + 0.5 for i, name in enumerate(('mean_of_five', 'mean_of_four', 'global_sparsity'))}
-    parts = {part: {'accuracy': i + 0.25, 'accuracy_as_trained': i + 0.75} for i, part in enumerate(('test', 'validation'))}
-    layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)]} for i, name in enumerate(main.REGULARISED)}
+    parts = {part: {'accuracy': i + 0.25, 'accuracy_as_trained': i + 0.75}
+             for i, part in enumerate(('test', 'validation'))}
+    layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)]}
+              for i, name in enumerate(main.REGULARISED)}
     row = compare.row_of({
         'identity': {'dataset': 'here'}, 'seconds': 7.5, 'versions': {'python': '3', 'cores': 2},
         'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2, 'random_sparsity': 0.0,
@@ -91,7 +94,7 @@ def test_several_at_once_through_xargs_give_the_same_rows(in_turn, tmp_path):
     folder = tmp_path / "it's a folder"
     folder.mkdir()
     printed = run(folder, '--print_commands')
-    assert printed.returncode == 0 and printed.stderr == '' and not (folder / 'runs').exists()
+    assert printed.returncode == 0 and not (folder / 'runs').exists(), printed.stderr
     commands = list(map(shlex.split, printed.stdout.splitlines()))
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
@@ -181,26 +184,29 @@ def test_bad_input_costs_one_line(tmp_path):
     bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0', '--group_lassos=nan': 'above 0',
            '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100', '--widths=1,2': 'four whole numbers',
            '--learning_rate=nan': 'finite', '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset',
-           '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=0': 'max_steps'}
+           '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect',
+           '--max_steps=-1': 'max_steps', '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
     code = """if True:
         import sys, compare
         compare.define_flags()
+        saved = compare.flags.FLAGS.flag_values_dict()
         for line in sys.argv[1:]:
-            compare.flags.FLAGS.unparse_flags()
-            compare.flags.FLAGS.collect = compare.flags.FLAGS.print_commands = False
-            saved = compare.flags.FLAGS.flag_values_dict()
             try:
-                compare.report.parse_flags('', [], ['compare.py', *line.split()])
+                with compare.program.one_line_errors():
+                    compare.program.parse_flags('', [], ['compare.py', '--csv=no.csv', *line.split()])
+                    compare.compare()
             except SystemExit as error:
                 print(repr(error.code))
             for name, value in saved.items():
                 compare.flags.FLAGS[name].value = value
         """
-    done = subprocess.run([sys.executable, '-c', code, *bad], capture_output=True, text=True, cwd=SCRIPT.parent, check=True)
+    done = subprocess.run([sys.executable, '-c', code, *bad], capture_output=True, text=True, cwd=tmp_path, check=True,
+                          env={**os.environ, 'PYTHONPATH': str(SCRIPT.parent)})
     lines = done.stdout.splitlines()
     assert len(lines) == len(bad)
     for line, words in zip(lines, bad.values(), strict=True):
-        assert line.startswith(('"error: ', "'error: ")) and words in line and '\\n' not in line
+        assert line.startswith(('"error: ', "'error: ")) and words in line and '\\n' not in line, line
+    assert not list(tmp_path.iterdir())
 
 
 # -------------------------------------------------------------------------------------------------------- figures
@@ -230,11 +236,13 @@ def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method,
 
 
 def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
-    assert compare.drop(series('ssl', 0, [(1, 0.1, 0.9), (2, 0.9, 0.8)], seed=1) + ROWS, '1', ('ssl', '0'), 'mean_of_four', 50) is None
+    rows = series('ssl', 0, [(1, 0.1, 0.9), (2, 0.9, 0.8)], seed=1) + ROWS
+    assert compare.drop(rows, '1', ('ssl', '0'), 'mean_of_four', 50) is None
 
 
 @pytest.mark.parametrize('differences, words', [
-    ([-0.2, -0.1, -0.1], 'GSS loses less'), ([-0.2, -0.3, 0.01], 'no difference seen'), ([-0.1, -0.1, -0.1], 'no difference seen'),
+    ([-0.2, -0.1, -0.1], 'GSS loses less'), ([-0.2, -0.3, 0.01], 'no difference seen'),
+    ([-0.1, -0.1, -0.1], 'no difference seen'),
     ([0.2, 0.1, 0.1], 'GSS loses more'), ([-0.5, -0.5], 'too few seeds')])
 def test_the_verdict_asks_every_seed_and_more_than_the_noise(differences, words):
     assert compare.verdict(differences) == words
@@ -244,7 +252,8 @@ def test_the_table_has_means_deviations_and_paired_differences():
     rows = []
     for seed, (dense, ssl, gss) in enumerate([(0.99, 0.98, 0.985), (0.99, 0.97, 0.98), (0.98, 0.96, 0.97)]):
         rows += [made_up(method='dense', seed=seed, test_accuracy=dense),
-                 *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed), *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
+                 *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed),
+                 *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
     head, line = compare.level_table(rows, 0.01, 'mean_of_four', [50])
     assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29', '0.15, 0.11, 0.25',
                     '-0.50, -1.00, -1.00', 'GSS loses less')
@@ -258,9 +267,11 @@ def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
     for row in [*others, *ROWS]:
         compare.append(path, row)
     found = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure'], capture_output=True, text=True)
-    assert found.returncode == 0 and '5' not in [line.split()[4] for line in found.stdout.splitlines() if line.startswith('ssl ')]
+    assert found.returncode == 0
+    assert '5' not in [line.split()[4] for line in found.stdout.splitlines() if line.startswith('ssl ')]
     assert (tmp_path / 'comparison.png').stat().st_size > 10000 and (tmp_path / 'alive.png').stat().st_size > 5000
-    none = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure', '--max_steps=77'], capture_output=True, text=True)
+    none = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure', '--max_steps=77'], text=True,
+                          capture_output=True)
     assert none.returncode == 1 and 'has no rows' in none.stderr and none.stderr.count('\n') == 1
 
 

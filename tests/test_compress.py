@@ -19,14 +19,12 @@ from conftest import ROOT
 from test_input_data import arrays, idx
 
 
-
 @pytest.fixture(autouse=True)
 def short_rounds(monkeypatch):
     monkeypatch.setattr(compress, 'ROUNDS', 2)
 
 
 SMALL = ('--fake_data', '--widths=5,6,15,12', '--max_steps=2')
-
 
 
 def random_net(seed):
@@ -36,7 +34,7 @@ def random_net(seed):
     """
     random = np.random.default_rng(seed)
     shape = tuple(map(int, random.choice([(28, 28, 1), (8, 8, 3), (7, 9, 1), (5, 3, 2), (1, 1, 1), (2, 6, 4)])))
-    lenet = main.LeNet(shape, [int(n) for n in random.integers(1, 9, 4)], 0.8, 0.001, 0.0, 0)
+    lenet = main.LeNet(shape, main.Settings(widths=random.integers(1, 9, 4), group_variance=0))
     share_dead, inputs = random.choice([0, 0.3, 0.6]), shape[-1]
     for name, variable in lenet.weights.items():
         kernel = random.normal(0, 0.3, [variable.shape.num_elements() // inputs // variable.shape[-1], inputs,
@@ -73,7 +71,7 @@ def one_by_one(lenet):
         return bool(weights[layer][..., source::sources, target].any())
 
     def dead():
-        for before, layer, after in zip([None, *layers], layers, layers[1:]):
+        for before, layer, after in zip([None, *layers[:-2]], layers[:-1], layers[1:], strict=True):
             for output in present[layer]:
                 sources = present[before] if before else range(lenet.image_shape[-1])
                 if not (any(linked(layer, source, output) for source in sources)
@@ -86,7 +84,7 @@ def one_by_one(lenet):
 
 
 def assert_same_function(net, lenet, images, tolerance=1e-5):
-    wanted = lenet.net(images, training_status=False).numpy()
+    wanted = lenet.net(images, training_status=False)[0].numpy()
     np.testing.assert_allclose(net(images), wanted, rtol=0, atol=tolerance * max(1, np.abs(wanted).max()))
 
 
@@ -133,7 +131,7 @@ def test_the_random_nets_are_of_every_kind():
 def net_by_hand(shape=(9, 7, 1), widths=(3, 2, 4, 3)):
     """All weights are alive, half of the biases negative."""
     random = np.random.default_rng(0)
-    lenet = main.LeNet(shape, widths, 0.8, 0.001, 0.0, 0)
+    lenet = main.LeNet(shape, main.Settings(widths=widths))
     for variable in lenet.trainable_variables:
         variable.assign(random.uniform(0.1, 0.5, variable.shape) * random.choice([-1, 1], variable.shape))
     return lenet, random.random((5, *shape), np.float32)
@@ -251,9 +249,9 @@ def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
     net, _ = compressed(lenet)
     assert dead or len(net.biases['conv2'].shape) == 3
     compress.export(net, tmp_path, 'net')
-    wanted = [lenet.net(batch, training_status=False) for batch in (images, images[:1], images[:3])]
+    wanted = [lenet.net(batch, training_status=False)[0] for batch in (images, images[:1], images[:3])]
     lite = compress.load(tmp_path / 'net.tflite')
-    for batch, logits in zip((images, images[:1], images[:3]), wanted):
+    for batch, logits in zip((images, images[:1], images[:3]), wanted, strict=True):
         np.testing.assert_allclose(lite(batch), logits, atol=1e-5)
     np.save(tmp_path / 'images.npy', images)
     subprocess.run([sys.executable, '-I', '-c', RELOAD, tmp_path / 'net', tmp_path / 'images.npy',

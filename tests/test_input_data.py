@@ -88,7 +88,7 @@ def test_unpacked_files_are_read_as_they_lie(folder, contents, monkeypatch, caps
     unpack(folder, contents, dot)
     before = sorted(folder.iterdir())
     unpacked = input_data.read_data_sets(folder, dataset=dataset)
-    for part, other in zip(packed[1:], unpacked[1:]):
+    for part, other in zip(packed[1:], unpacked[1:], strict=True):
         np.testing.assert_array_equal(part.images, other.images)
         np.testing.assert_array_equal(part.labels, other.labels)
     assert sorted(folder.iterdir()) == before
@@ -262,7 +262,7 @@ def is_right(data, records):
     """Against the records one pixel at a time: label, then 1,024 red, 1,024 green, 1,024 blue, rows first."""
     assert data.name == 'cifar10' and [len(part.labels) for part in data[1:]] == [20, 5000, IMAGES]
     rows = np.concatenate([records[name] for name in BATCHES])
-    for part, expected in zip(data[1:], (rows[:20], rows[20:], records['test_batch.bin'])):
+    for part, expected in zip(data[1:], (rows[:20], rows[20:], records['test_batch.bin']), strict=True):
         assert part.images.dtype == np.float32 and part.images.shape == (len(expected), 32, 32, 3)
         assert part.labels.dtype == np.int64
         np.testing.assert_array_equal(part.labels, expected[:, 0])

@@ -18,7 +18,7 @@ from keras_regularizer import GuidedSparsity
 SHAPES = {'vector': (5,), 'dense': (7, 5), 'conv1d': (3, 4, 6), 'conv2d': (3, 2, 4, 5), 'conv3d': (2, 3, 2, 4, 3)}
 
 # The penalty and its gradient of the weights in a file, on whatever backend the environment names.
-OTHER_BACKEND = '''
+OTHER_BACKEND = """
 import sys, keras, numpy as np
 from keras_regularizer import GuidedSparsity
 weights, regularizer = np.load(sys.argv[1]), GuidedSparsity(0.3, 0.7)
@@ -32,7 +32,7 @@ else:
     import jax
     value, gradient = jax.value_and_grad(regularizer)(keras.ops.convert_to_tensor(weights))
 np.savez(sys.argv[2], value=value, gradient=gradient)
-'''
+"""
 
 
 def weights(shape):
@@ -96,7 +96,7 @@ def test_inside_a_keras_model_that_is_saved_and_loaded(tmp_path, number):
     model.compile('sgd', 'mse')
     model.fit(np.ones((8, 4, 4, 4, 1)), np.ones((8, 5)), epochs=1, verbose=0)
     trained = [layer.kernel.numpy() for layer in model.layers if hasattr(layer, 'kernel')]
-    assert all((old != new).any() for old, new in zip(kernels, trained))
+    assert all((old != new).any() for old, new in zip(kernels, trained, strict=True))
 
     model.save(tmp_path / 'model.keras')
     again = keras.models.load_model(tmp_path / 'model.keras')

@@ -1,0 +1,137 @@
+"""The curve's CSV and picture, and the command that writes them."""
+
+import json
+import os
+
+import pytest
+from absl.testing import flagsaver
+
+import checkpoints
+import input_data
+import main
+import pictures
+import program
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """The folder of a short run; its figures in results.json are those of the last evaluation, on all test images."""
+    folder = tmp_path_factory.mktemp('run')
+    settings = main.Settings(widths=(3, 4, 6, 5), max_steps=30, eval_interval=10, learning_rate=0.01,
+                             sparsity_threshold=0.05)
+    main.train(input_data.read_data_sets(fake_data=True), settings, folder)
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command in this process: command('--flag=value', ...), in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    defined = set(program.flags.FLAGS)
+
+    def call(*arguments):
+        with flagsaver.flagsaver(), program.one_line_errors():
+            program.parse_flags('', [], ['pictures.py', *map(str, arguments)])
+            pictures.main()
+
+    log_dir = program.flags.FLAGS['log_dir']
+    pictures.define_flags()
+    yield call
+    for name in {*program.flags.FLAGS} - defined:
+        delattr(program.flags.FLAGS, name)
+    program.flags.FLAGS['log_dir'] = log_dir
+
+
+def refused(words, call, *arguments):
+    with pytest.raises(SystemExit, match=words) as stop:
+        call(*arguments)
+    assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code
+
+
+def test_each_column_holds_the_figures_of_its_name(run, command):
+    results = json.loads((run / 'results.json').read_text())['results']
+    assert len({results[name] for name in ('mean_of_five', 'mean_of_four', 'global_sparsity')}) == 3
+    command(f'--log_dir={run}', '--curve=it.csv')
+    assert sorted(os.listdir()) == ['it.csv', 'it.png']
+    rows = pictures.read_curve('it.csv')
+    assert [row['step'] for row in rows] == [0, 10, 20, 30]
+    assert rows[-1] == pytest.approx({
+        'step': 30, 'test_accuracy': results['test']['accuracy'],
+        **{name: results[name] for name in ('mean_of_five', 'mean_of_four', 'global_sparsity')}}, rel=1e-5)
+    first = open('it.csv').read()
+    command(f'--log_dir={run}', '--curve=it.csv')  # its own file is replaced
+    assert open('it.csv').read() == first
+    os.unlink('it.png')
+    command('--curve=it.csv')  # without the run
+    assert os.path.getsize('it.png') > 10000
+
+
+def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
+    plt, kept = pictures.pyplot(), []
+    monkeypatch.setattr(plt, 'close', kept.append)
+    rows = [{'step': i, 'test_accuracy': 0.9 + i / 100, 'mean_of_five': 0.1, 'mean_of_four': 0.2, 'global_sparsity': 0.3}
+            for i in range(3)]
+    pictures.draw_curve(rows, tmp_path / 'it.png')
+    above, below = kept[0].axes
+    assert list(above.lines[0].get_ydata()) == pytest.approx([90, 91, 92])
+    shown = {line.get_label().split(':')[0].split(',')[0]: set(line.get_ydata()) for line in below.lines}
+    assert shown == {'global': {30}, 'mean of the four regularised layers': {20}, 'mean of the five layers': {10}}
+
+
+def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'link').symlink_to(run)
+    command('--log_dir=~/link', '--curve=~/it.csv')
+    assert (tmp_path / 'it.csv').exists() and (tmp_path / 'it.png').exists()
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--curve='], '--curve.*must be the name of a file'), (['--log_dir=', '--curve=it.csv'], '--log_dir.*must be the name'),
+    ([], '--curve'), (['--curve=it'], '--curve=it must be the name of a .csv file'), (['--curve=.csv'], '--curve=.csv'),
+    (['--curve=it.CSV/'], '--curve='), (['--curve=absent.csv'], '--curve=absent.csv is not the evaluations of a run'),
+    (['--curve=~nosuchuser/it.csv'], '--curve=~nosuchuser/it.csv: there is no such home'),
+    (['--log_dir=~nosuchuser', '--curve=it.csv'], '--log_dir=~nosuchuser: there is no such home'),
+    (['--log_dir=nowhere', '--curve=it.csv'], '--log_dir=nowhere holds no evaluations of a run'),
+    (['--log_dir={run}', '--curve=no/such/folder/it.csv'], 'no/such/folder/it.csv'),
+    (['--log_dir={run}', '--curve=folder.csv'], 'folder.csv')])
+def test_bad_input_costs_one_line(run, command, tmp_path, arguments, words):
+    (tmp_path / 'folder.csv').mkdir()
+    refused(words, command, *(argument.format(run=run) for argument in arguments))
+    assert os.listdir() == ['folder.csv']
+
+
+HEAD = 'step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n'
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'a,b\n1,2\n', b'a note\n', b'\xff\xfe\x00', HEAD.encode() + b'0,1,2,3\n', HEAD.encode() + b'0,1,2,3,x\n',
+    HEAD.encode() + b'0,1,2,3,4,5\n', HEAD.replace('mean_of_five,mean_of_four', 'mean_of_four,mean_of_five').encode()])
+def test_somebody_elses_csv_is_refused_and_kept(run, command, tmp_path, content):
+    (tmp_path / 'it.csv').write_bytes(content)
+    for arguments in (['--curve=it.csv'], [f'--log_dir={run}', '--curve=it.csv']):
+        refused('^error: --curve=it.csv is not the evaluations of a run .*Give another', command, *arguments)
+    assert (tmp_path / 'it.csv').read_bytes() == content and os.listdir() == ['it.csv']
+
+
+def test_somebody_elses_picture_is_kept(run, command, tmp_path):
+    (tmp_path / 'it.png').write_text('mine')
+    refused('^error: .*it.png is there, and no it.csv', command, f'--log_dir={run}', '--curve=it.csv')
+    assert (tmp_path / 'it.png').read_text() == 'mine' and os.listdir() == ['it.png']
+
+
+def test_an_evaluation_that_a_kill_has_cut_is_left_out(tmp_path):
+    """One whose accuracy is in TensorBoard's file, and whose sparsities are not."""
+    import tensorflow as tf
+    with tf.summary.create_file_writer(str(tmp_path / 'test')).as_default():
+        for step in (0, 10):
+            for tag in list(pictures.CURVES.values())[:None if step == 0 else 2]:
+                tf.summary.scalar(tag, 0.5, step)
+    pictures.write_curve(tmp_path, tmp_path / 'it.csv')
+    assert (tmp_path / 'it.csv').read_text() == HEAD + '0,0.5,0.5,0.5,0.5\n'
+
+
+def test_a_folder_that_a_run_has_just_made_has_no_evaluations(tmp_path):
+    checkpoints.write_json(tmp_path / 'settings.json', {})
+    with pytest.raises(program.RunError, match='holds no evaluations of a run'):
+        pictures.write_curve(tmp_path, tmp_path / 'it.csv')
+    assert not (tmp_path / 'it.csv').exists()
