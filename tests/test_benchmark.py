@@ -72,12 +72,13 @@ def test_the_command_shows_every_row():
 
 
 def test_bad_input_costs_one_line():
-    done = subprocess.run([sys.executable, ROOT / 'python' / 'benchmark.py', '--rounds=1'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / 'python' / 'benchmark.py', '--rounds=1'], text=True,
+                          capture_output=True)
     assert done.returncode == 1 and re.search(r'^error: .*--rounds=1.*\. See --help\.\n\Z', done.stderr, re.MULTILINE)
 
 
 def test_onednns_kernels_give_tensorflows_values_and_gradients(tmp_path):
-    """program.py switches them on, unless the user has chosen: by that alone a step differs from TensorFlow's defaults."""
+    """program.py switches them on, unless the user has chosen: only so a step differs from TensorFlow's defaults."""
     results = []
     for choice in ('0', ''):  # the user's; none
         environment = {name: value for name, value in os.environ.items() if name != benchmark.ONEDNN}

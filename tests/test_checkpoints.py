@@ -154,7 +154,8 @@ def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp
     assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
 
 
-@pytest.mark.parametrize('name', ['[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d'])
+@pytest.mark.parametrize('name', [
+    '[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d'])
 def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, tmp_path, capsys, name):
     """TensorFlow takes the paths of checkpoints as patterns; the neighbours' names are what these would match."""
     neighbours = ['run1', 'run2', 'ab', 'a', 'b', '2 thesis', 'backslash']
@@ -180,7 +181,8 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew_in_silence(run_mai
     run_main(*SHORT, f'--log_dir={tmp_path / "run"}')
     for path in sorted((tmp_path / 'run').rglob('*'), reverse=True):  # what is inside a folder before it
         name = path.relative_to(tmp_path / 'run').as_posix()
-        if not (name == 'settings.json' or name.startswith(left + '/') and left != 'checkpoints' or left.startswith(name)):
+        if not (name == 'settings.json' or name.startswith(left + '/') and left != 'checkpoints'
+                or left.startswith(name)):
             path.rmdir() if path.is_dir() else path.unlink()
     before = sorted((tmp_path / 'run').rglob('*'))
     with pytest.raises(SystemExit, match='checkpoints are gone. Put them back, or give another --log_dir') as stop:
@@ -290,7 +292,8 @@ def test_a_step_that_is_not_finite_stops_the_run_before_the_variables_are_touche
 
 
 def test_the_cross_entropy_is_named_when_only_it_is_not_finite():
-    net, optimizer = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5), dropout=1.0)), tf.keras.optimizers.Adam()
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5), dropout=1.0))
+    optimizer = tf.keras.optimizers.Adam()
     optimizer.build(net.trainable_variables)
     batch = np.full((2, 28, 28, 1), np.inf, np.float32), np.array([0, 1])
     terms = main.terms_by_layer(net, *batch, 0.001, 0.01)
@@ -390,4 +393,4 @@ def test_a_run_holds_no_more_the_longer_it_is(train, monkeypatch):
 
     monkeypatch.setattr(report.Report, 'evaluation', evaluation)
     train(input_data.read_data_sets(fake_data=True), widths=(3, 4, 6, 5), max_steps=30, eval_interval=2)
-    assert max(counts[3:]) < counts[2] + 50, counts  # 12 evaluations: an object each would be less, a tensor a layer more
+    assert max(counts[3:]) < counts[2] + 50, counts  # a tensor a layer kept by each of 13 evaluations would be more

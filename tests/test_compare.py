@@ -38,7 +38,8 @@ def jobs(folder, runs=TINY_RUNS, steps=20):
 
 def rows(folder):
     """The rows without the seconds, which a second run need not repeat, in an order of their own."""
-    return sorted(tuple(value for name, value in row.items() if name != 'seconds') for row in compare.read(folder / 'it.csv'))
+    return sorted(tuple(value for name, value in row.items() if name != 'seconds')
+                  for row in compare.read(folder / 'it.csv'))
 
 
 @pytest.fixture(scope='module')
@@ -81,8 +82,8 @@ def test_a_cell_holds_the_figure_of_its_name():
               for i, name in enumerate(main.REGULARISED)}
     row = compare.row_of({
         'identity': {'dataset': 'here'}, 'seconds': 7.5, 'versions': {'python': '3', 'cores': 2},
-        'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2, 'random_sparsity': 0.0,
-                     'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5},
+        'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2,
+                     'random_sparsity': 0.0, 'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5},
         'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}})
     assert ','.join(row.values()) == (
         'gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
@@ -144,12 +145,13 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
 
-def test_sigterm_reaches_the_run_which_writes_its_checkpoint(tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
     folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'
     wait_for(folder / 'test', process)
-    process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(timeout=300) == 128 + number
     assert 'stopped by SIGTERM' in (folder.parent / f'{folder.name}.log').read_text()
 
 
@@ -181,10 +183,10 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
 
 def test_bad_input_costs_one_line(tmp_path):
     """In one process, for TensorFlow's import takes seconds."""
-    bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0', '--group_lassos=nan': 'above 0',
-           '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100', '--widths=1,2': 'four whole numbers',
-           '--learning_rate=nan': 'finite', '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset',
-           '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect',
+    bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0',
+           '--group_lassos=nan': 'above 0', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100', '--widths=1,2': 'four whole numbers',
+           '--learning_rate=nan': 'finite', '--final_learning_rate=1': 'at most --learning_rate',
+           '--dataset=other': 'dataset', '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect',
            '--max_steps=-1': 'max_steps', '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
     code = """if True:
         import sys, compare
@@ -255,13 +257,13 @@ def test_the_table_has_means_deviations_and_paired_differences():
                  *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed),
                  *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
     head, line = compare.level_table(rows, 0.01, 'mean_of_four', [50])
-    assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29', '0.15, 0.11, 0.25',
-                    '-0.50, -1.00, -1.00', 'GSS loses less')
+    assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
+                    '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
 
 
 def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
-    others = [dict(row, **change) for change in ({'steps': '3000'}, {'widths': '64-128-512-256'}, {'dataset': 'cifar10'},
-                                                 {'learning_rate': '0.01'}, {'final_learning_rate': '0.0001'})
+    others = [dict(row, **change) for change in ({'steps': '3000'}, {'widths': '64-128-512-256'},
+                                                 {'dataset': 'cifar10'}, {'learning_rate': '0.01'}, {'final_learning_rate': '0.0001'})
               for row in series('ssl', 0, [(0.001, 0.1, 0.1), (0.1, 0.9, 0.1)], 5) + [made_up(method='dense', seed=5)]]
     path = tmp_path / 'comparison.csv'
     for row in [*others, *ROWS]:
@@ -282,7 +284,8 @@ def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
     pictures.draw_comparison({'a': {'scn': {50: [1.0, 3.0], 90: []}, 'ssl': {50: [4.0]}, 'gss': {90: [5.0, 6.0, 7.0]}}},
                              {name: {50: 0.5, 90: 1.5} for name in ('scn', 'ssl', 'gss')}, tmp_path / 'it.png')
     axes = kept[0].axes[0]
-    assert [[bar.get_height() for bar in bars] for bars in axes.containers if hasattr(bars, 'patches')] == [[2], [4], [6]]
+    groups = [bars for bars in axes.containers if hasattr(bars, 'patches')]
+    assert [[bar.get_height() for bar in bars] for bars in groups] == [[2], [4], [6]]
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == 'D']
     assert list(map(list, marks)) == [[0.5, 1.5]] * 3
     assert sum(text.get_text() == 'not\nreached' for text in axes.texts) == 3

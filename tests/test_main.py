@@ -206,7 +206,8 @@ def test_the_data_are_those_that_the_flags_name(run_main, tmp_path, monkeypatch)
 
     monkeypatch.setattr(input_data, 'read_data_sets', read_data_sets)
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    for data_dir, folder in (('here', tmp_path / 'here'), ('~/there', tmp_path / 'home' / 'there'), (tmp_path, tmp_path)):
+    for data_dir, folder in (('here', tmp_path / 'here'), ('~/there', tmp_path / 'home' / 'there'),
+                             (tmp_path, tmp_path)):
         with pytest.raises(SystemExit, match='^error: far enough$'):
             run_main(f'--data_dir={data_dir}', '--dataset=cifar10', '--seed=7')
         assert asked.pop() == {'data_dir': str(folder), 'dataset': 'cifar10', 'fake_data': False, 'seed': 7}
@@ -261,7 +262,8 @@ def test_an_accuracy_of_exactly_the_target_passes():
     (['--target_accuracy=0.6'], 'test accuracy 0.5000 is below --target_accuracy=0.6'),
     (['--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8'),
     (['--target_accuracy=0.1', '--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8')])
-def test_the_gates_look_at_the_thresholded_test_accuracy_and_at_the_global_sparsity(run_main, monkeypatch, flags, message):
+def test_the_gates_look_at_the_thresholded_test_accuracy_and_the_global_sparsity(
+        run_main, monkeypatch, flags, message):
     others = {'accuracy': 0.9, 'accuracy_as_trained': 0.9}
     monkeypatch.setattr(main, 'train', lambda *_: ({
         'test': {'accuracy': 0.5, 'accuracy_as_trained': 0.9}, 'validation': others,
@@ -353,8 +355,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     names = list(net.weights)
     layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i}
               for i, name in enumerate(names)}
-    sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'global_sparsity': 0.83, 'weights_left': 1234, 'weights': 5678,
-                'layers': layers, 'macs': 4321, 'macs_dense': 8765}
+    sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'global_sparsity': 0.83, 'weights_left': 1234,
+                'weights': 5678, 'layers': layers, 'macs': 4321, 'macs_dense': 8765}
     measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}

@@ -96,7 +96,7 @@ def test_training_takes_the_weights_as_they_are_and_evaluation_thresholds_them()
     as_trained, _ = net.net(images, training_status=True)
     np.testing.assert_array_equal(net.at_threshold(0.0).net(images, training_status=False)[0], as_trained)
     assert (net.net(images, training_status=False)[0] != as_trained).numpy().any()
-    everything, _ = net.at_threshold(9.0).net(images, training_status=False)  # all weights zero: the output bias is left
+    everything, _ = net.at_threshold(9.0).net(images, training_status=False)  # all weights zero: a bias is left
     np.testing.assert_array_equal(everything, np.full((6, 10), 0.1, np.float32))
 
 

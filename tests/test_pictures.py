@@ -69,8 +69,8 @@ def test_each_column_holds_the_figures_of_its_name(run, command):
 def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
     plt, kept = pictures.pyplot(), []
     monkeypatch.setattr(plt, 'close', kept.append)
-    rows = [{'step': i, 'test_accuracy': 0.9 + i / 100, 'mean_of_five': 0.1, 'mean_of_four': 0.2, 'global_sparsity': 0.3}
-            for i in range(3)]
+    rows = [{'step': i, 'test_accuracy': 0.9 + i / 100, 'mean_of_five': 0.1, 'mean_of_four': 0.2,
+             'global_sparsity': 0.3} for i in range(3)]
     pictures.draw_curve(rows, tmp_path / 'it.png')
     above, below = kept[0].axes
     assert list(above.lines[0].get_ydata()) == pytest.approx([90, 91, 92])
@@ -86,7 +86,8 @@ def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['--curve='], '--curve.*must be the name of a file'), (['--log_dir=', '--curve=it.csv'], '--log_dir.*must be the name'),
+    (['--curve='], '--curve.*must be the name of a file'),
+    (['--log_dir=', '--curve=it.csv'], '--log_dir.*must be the name'),
     ([], '--curve'), (['--curve=it'], '--curve=it must be the name of a .csv file'), (['--curve=.csv'], '--curve=.csv'),
     (['--curve=it.CSV/'], '--curve='), (['--curve=absent.csv'], '--curve=absent.csv is not the evaluations of a run'),
     (['--curve=~nosuchuser/it.csv'], '--curve=~nosuchuser/it.csv: there is no such home'),

@@ -59,7 +59,8 @@ def test_the_example_for_your_own_model_trains(monkeypatch):
 
 @pytest.mark.parametrize('file', ['.ci/run', '.travis.yml', '.github/workflows/test.yml'])
 def test_ci_runs_the_readmes_commands_and_the_linter(file):
-    lines = [re.sub('^ *- (run: )?', '', line).split(' || exit 1')[0] for line in (ROOT / file).read_text().splitlines()]
+    lines = [re.sub('^ *- (run: )?', '', line).split(' || exit 1')[0]
+             for line in (ROOT / file).read_text().splitlines()]
     install, lint, smoke = [line for line in lines if line.startswith('python ')]
     assert 'pytest' in install and install in COMMANDS
     assert lint == 'python -m ruff check .'

@@ -1,0 +1,234 @@
+"""What surrounds a program: what it imports, the environment, closed files, signals during the imports, notebooks."""
+
+import json
+import os
+import pathlib
+import pwd
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import input_data
+import main
+import program
+from conftest import OUTSIDE, ROOT
+
+SCRIPT = pathlib.Path(main.__file__)
+SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
+
+
+def python(*arguments, **options):
+    return subprocess.run([sys.executable, *map(str, arguments)], text=True, timeout=300, **{
+        'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'env': OUTSIDE, **options})
+
+
+# ---------------------------------------------------------------------------------------------------------- imports
+
+SILENT = """
+import json, os, signal, sys
+import keras, numpy, tensorflow
+from absl import app, flags, logging
+
+def state():
+    return {'environment': dict(os.environ), 'flags': sorted(flags.FLAGS), 'modules': sorted(sys.modules),
+            'signals': [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+            'files': {number: os.readlink(f'/proc/self/fd/{number}') for number in (0, 1, 2)},
+            'streams': list(map(id, (sys.stdin, sys.stdout, sys.stderr, sys.excepthook)))}
+
+events = []
+sys.addaudithook(lambda name, _: name.split('.')[0] in ('subprocess', 'socket') and events.append(name)
+                 or name in ('os.fork', 'os.forkpty', 'os.posix_spawn', 'os.exec', 'os.system', 'os.putenv')
+                 and events.append(name))
+sys.path.insert(0, sys.argv[1])
+states = [state()]
+import keras_regularizer
+states.append(state())
+import main
+states.append(state())
+print(json.dumps([states, events]))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='reads what is open from /proc')
+def test_importing_is_silent():
+    done = python('-c', SILENT, ROOT / 'python')
+    assert done.returncode == 0, done.stderr
+    (before, regularizer, after), events = json.loads(done.stdout)  # and nothing else was printed
+    assert not events
+    new = [set(state.pop('modules')) for state in (before, regularizer, after)]
+    assert before == regularizer == after
+    ours = {'main', 'program', 'checkpoints', 'input_data', 'report'}
+    assert new[1] - new[0] == {'keras_regularizer'}
+    assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
+    foreign = {'tensorboard', 'tqdm', 'mlxtend', 'pooch', 'matplotlib'}
+    assert not {name.split('.')[0] for name in new[2] - new[0]} & foreign
+
+
+# -------------------------------------------------------------------------------------------------------- environment
+
+def weights(folder):
+    reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / 'step-4'))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith('net')}
+
+
+@pytest.fixture(scope='module')
+def plain(run_main, tmp_path_factory):
+    """The weights of a run in an environment without surprises."""
+    folder = tmp_path_factory.mktemp('plain')
+    run_main(*SMALL, f'--log_dir={folder}')
+    return weights(folder)
+
+
+def test_what_keras_and_matplotlib_read_changes_no_run(plain, tmp_path):
+    """And a closed stdout is none of its business."""
+    (tmp_path / '.keras').mkdir()
+    config = json.dumps({'floatx': 'float16', 'epsilon': 0.1, 'backend': 'torch',
+                         'image_data_format': 'channels_first'})
+    (tmp_path / '.keras' / 'keras.json').write_text(config)
+    environment = {**OUTSIDE, 'HOME': str(tmp_path), 'KERAS_BACKEND': 'nonsense', 'TF_USE_LEGACY_KERAS': '1',
+                   'KERAS_MAX_EPOCHS': 'many', 'KERAS_HOME': str(tmp_path / '.keras'),
+                   'MPLBACKEND': 'module://no_such_package.backend'}
+    done = python(SCRIPT, *SMALL, f'--log_dir={tmp_path / "run"}', env=environment, preexec_fn=lambda: os.close(1))
+    assert done.returncode == 0 and done.stdout == '', done.stderr
+    found = weights(tmp_path / 'run')
+    assert found.keys() == plain.keys() and len(found) >= 11
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, plain[name], err_msg=name)
+    assert (tmp_path / '.keras' / 'keras.json').read_text() == config
+    assert os.listdir(tmp_path / '.keras') == ['keras.json']
+
+
+def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(tmp_path):
+    def close():
+        for number in (0, 1, 2):
+            os.close(number)
+
+    environment = {**OUTSIDE, 'HOME': str(tmp_path / 'home')}
+    done = python(SCRIPT, *SMALL, f'--log_dir={tmp_path / "run"}', env=environment, preexec_fn=close)
+    assert done.returncode == 0
+    facts = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert facts['results']['step'] == 4 and not (tmp_path / 'home' / '.keras').exists()
+    assert facts['versions']['oneDNN'] == OUTSIDE.get('TF_ENABLE_ONEDNN_OPTS', '1')
+    assert facts['versions']['cores'] == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='the system binds no process to a core')
+def test_the_surroundings_count_the_cores_that_this_process_may_use(monkeypatch):
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert program.surroundings()['cores'] == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    for choice in ('0', '1'):
+        monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', choice)
+        assert program.surroundings()['oneDNN'] == choice
+
+
+@pytest.mark.parametrize('floatx', ['float16', 'float64', 'bfloat16'])
+def test_another_floatx_is_refused_by_name_where_nobody_has_prepared(tmp_path, floatx):
+    before = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        with pytest.raises(program.RunError, match=f"^Keras's floatx is {floatx}, and a run needs float32[^\\n]*$"):
+            main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
+    finally:
+        keras.config.set_floatx(before)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_without_a_home_the_flag_is_named(run_main, monkeypatch):
+    def getpwuid(_):
+        raise KeyError('no such user')
+
+    monkeypatch.delenv('HOME')
+    monkeypatch.setattr(pwd, 'getpwuid', getpwuid)
+    for arguments, flag in ((['--max_steps=0'], 'data_dir'), (['--fake_data', '--log_dir=~/run'], 'log_dir')):
+        with pytest.raises(SystemExit, match=f'^error: --{flag}=~/.*no such home folder. Give a --{flag} without ~'):
+            run_main(*arguments)
+
+
+# ------------------------------------------------------------------------------------------------------- broken pipes
+
+@pytest.mark.parametrize('arguments', [('--help',), (*SMALL, '--log_dir=run')], ids=['help', 'run'])
+def test_a_reader_that_has_gone_costs_no_traceback(tmp_path, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = python(SCRIPT, *arguments, stdout=writer, cwd=tmp_path)
+    os.close(writer)
+    assert done.returncode == 1 and 'Error' not in done.stderr and 'Traceback' not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------ signals
+
+@pytest.mark.parametrize('script', ['main', 'benchmark', 'compare', 'compress', 'pictures'])
+def test_ctrl_c_during_the_imports_costs_no_traceback(tmp_path, script):
+    """It reaches all processes of the terminal: here a TensorFlow that sends it itself stands in for the real one."""
+    (tmp_path / 'tensorflow.py').write_text(
+        'import os, signal, time\nos.killpg(0, signal.SIGINT)\ntime.sleep(0.5)\nraise ImportError("went on")')
+    environment = {**OUTSIDE, 'PYTHONPATH': str(tmp_path)}
+    done = python(ROOT / 'python' / f'{script}.py', '--help', env=environment, start_new_session=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')
+    if script == 'main':  # in a shell's background it is ignored
+        done = python(SCRIPT, env=environment, start_new_session=True,
+                      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        assert done.returncode == 1 and done.stderr.endswith('ImportError: went on\n')
+
+
+def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
+    """While data are read, say; then what is open is closed first."""
+    closed = []
+    with pytest.raises(SystemExit) as stop, program.one_line_errors():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+        finally:
+            closed.append(True)
+    assert stop.value.code == 128 + signal.SIGINT and closed
+
+
+# ----------------------------------------------------------------------------------------------------------- notebooks
+
+# As IPython's %run does it: in this process, each time in a new __main__, and on a stdout that is no file.
+NOTEBOOK = """
+import os, runpy, signal, sys, types
+sys.modules['IPython'] = types.ModuleType('IPython')
+
+class Screen:
+    def __init__(self, stream):
+        self.write, self.flush, self.isatty = stream.write, stream.flush, lambda: False
+
+def run(name, *arguments):
+    sys.argv = [name, *arguments]
+    try:
+        runpy.run_path(os.path.join(folder, name), run_name='__main__')
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+folder, out = sys.argv[1:3]
+small = sys.argv[3:]
+sys.path.insert(0, folder)
+os.environ['MPLBACKEND'] = 'agg'
+before = signal.getsignal(signal.SIGINT)
+sys.stdout = Screen(sys.stdout)
+run('main.py', *small, f'--log_dir={out}/1')
+run('main.py', *small, f'--log_dir={out}/2', '--seed=1')
+run('pictures.py', f'--log_dir={out}/1', f'--curve={out}/it.csv')
+run('main.py', *small, f'--log_dir={out}/3')  # needs no --curve
+assert signal.getsignal(signal.SIGINT) is before
+"""
+
+
+def test_a_notebook_runs_the_programs_one_after_the_other(plain, tmp_path):
+    done = python('-c', NOTEBOOK, ROOT / 'python', tmp_path, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('\nfigures: ') == 3 and (tmp_path / 'it.png').exists()
+    for number, same in ((1, True), (2, False), (3, True)):
+        found = weights(tmp_path / str(number))
+        assert all((found[name] == plain[name]).all() for name in plain) == same
