@@ -184,10 +184,11 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
 def test_bad_input_costs_one_line(tmp_path):
     """In one process, for TensorFlow's import takes seconds."""
     bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0',
-           '--group_lassos=nan': 'above 0', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100', '--widths=1,2': 'four whole numbers',
-           '--learning_rate=nan': 'finite', '--final_learning_rate=1': 'at most --learning_rate',
-           '--dataset=other': 'dataset', '--csv=': 'csv', '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect',
-           '--max_steps=-1': 'max_steps', '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
+           '--group_lassos=nan': 'above 0', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
+           '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
+           '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
+           '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
+           '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
     code = """if True:
         import sys, compare
         compare.define_flags()
@@ -262,8 +263,9 @@ def test_the_table_has_means_deviations_and_paired_differences():
 
 
 def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
-    others = [dict(row, **change) for change in ({'steps': '3000'}, {'widths': '64-128-512-256'},
-                                                 {'dataset': 'cifar10'}, {'learning_rate': '0.01'}, {'final_learning_rate': '0.0001'})
+    others = [dict(row, **change) for change in (
+        {'steps': '3000'}, {'widths': '64-128-512-256'}, {'dataset': 'cifar10'}, {'learning_rate': '0.01'},
+        {'final_learning_rate': '0.0001'})
               for row in series('ssl', 0, [(0.001, 0.1, 0.1), (0.1, 0.9, 0.1)], 5) + [made_up(method='dense', seed=5)]]
     path = tmp_path / 'comparison.csv'
     for row in [*others, *ROWS]:
