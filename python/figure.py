@@ -123,7 +123,8 @@ def run_table(rows):
         table.append((method(some[0]) + (f' {100 * share:g}%' if share else ''), f'{lasso:g}', f'{variance:g}',
                       str(len(some)), spread(100 * float(row['test_accuracy']) for row in some),
                       f'{means["mean_of_four"]:.3f}', f'{means["global_sparsity"]:.3f}',
-                      f'{means["weights_left"]:,.0f}', f'{means["macs"]:,.0f}', '-'.join(f'{means[f"alive_{layer}"]:.0f}' for layer in LAYERS)))
+                      f'{means["weights_left"]:,.0f}', f'{means["macs"]:,.0f}',
+                      '-'.join(f'{means[f"alive_{layer}"]:.0f}' for layer in LAYERS)))
     return table
 
 
