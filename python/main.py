@@ -444,10 +444,10 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
 def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
     """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
 
-    It stops at the first that is not. What it draws its batches from is an argument of each call, for a graph is freed
-    late, and what it has captured with it. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01
-    times at the paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more
-    the faster the machine.
+    It stops at the first that is not. The data are arguments of each call, not captured: a graph is freed late, and all
+    that it has captured with it. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the
+    paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more the faster the
+    machine.
     """
     @tf.function(autograph=False)
     def train_steps(images, labels, count):
