@@ -274,8 +274,8 @@ def test_a_step_that_is_not_finite_stops_the_run_before_the_variables_are_touche
         tmp_path, monkeypatch, layer, kind, words):
     nets, original = [], checkpoints.Run.restore
 
-    def restore(self, **objects):
-        step = original(self, **objects)
+    def restore(self, max_steps, **objects):
+        step = original(self, max_steps, **objects)
         weight = objects['net'].weights[layer]
         weight.assign({'equal': tf.ones_like(weight), 'huge': weight * 1e20, 'nan': weight * np.nan}[kind])
         nets.append((objects['net'], [v.numpy() for v in objects['net'].variables]))

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import compare
+import figure
 import main
 import pictures
 from conftest import ROOT
@@ -53,7 +54,7 @@ def in_turn(tmp_path_factory):
 def test_the_grid_has_each_method_at_each_strength_for_each_seed():
     runs = list(compare.grid([0, 1], [0.1, 0.2], [0.01, 1.0], [50, 90]))
     assert len(runs) == 2 * (1 + 2 * 3 + 2) and [r['seed'] for r in runs] == [0] * 9 + [1] * 9
-    assert [compare.method(r) for r in runs[:9]] == ['dense', *['ssl', 'gss', 'gss'] * 2, 'scn', 'scn']
+    assert [figure.method(r) for r in runs[:9]] == ['dense', *['ssl', 'gss', 'gss'] * 2, 'scn', 'scn']
     assert [r['random_sparsity'] for r in runs[7:9]] == [0.5, 0.9]
 
 
@@ -234,13 +235,13 @@ ROWS = [made_up(method='dense', test_accuracy=0.99), made_up(method='scn', rando
     ('ssl', 60, 0.5), ('ssl', 40, 0.0), ('ssl', 75, 2.25), ('ssl', 90, 4.0), ('ssl', 95, None), ('ssl', 10, None),
     ('scn', 70, 2.0), ('scn', 71, None), ('gss', 50, None)])
 def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method, level, expected):
-    found = compare.drop(ROWS, '0', (method, '0.01' if method == 'gss' else '0'), 'mean_of_four', level)
+    found = figure.drop(ROWS, '0', (method, '0.01' if method == 'gss' else '0'), 'mean_of_four', level)
     assert found == (expected if expected is None else pytest.approx(expected))
 
 
 def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
     rows = series('ssl', 0, [(1, 0.1, 0.9), (2, 0.9, 0.8)], seed=1) + ROWS
-    assert compare.drop(rows, '1', ('ssl', '0'), 'mean_of_four', 50) is None
+    assert figure.drop(rows, '1', ('ssl', '0'), 'mean_of_four', 50) is None
 
 
 @pytest.mark.parametrize('differences, words', [
@@ -248,7 +249,7 @@ def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
     ([-0.1, -0.1, -0.1], 'no difference seen'),
     ([0.2, 0.1, 0.1], 'GSS loses more'), ([-0.5, -0.5], 'too few seeds')])
 def test_the_verdict_asks_every_seed_and_more_than_the_noise(differences, words):
-    assert compare.verdict(differences) == words
+    assert figure.verdict(differences) == words
 
 
 def test_the_table_has_means_deviations_and_paired_differences():
@@ -257,7 +258,7 @@ def test_the_table_has_means_deviations_and_paired_differences():
         rows += [made_up(method='dense', seed=seed, test_accuracy=dense),
                  *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed),
                  *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
-    head, line = compare.level_table(rows, 0.01, 'mean_of_four', [50])
+    head, line = figure.level_table(rows, 0.01, 'mean_of_four', [50])
     assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
                     '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
 
