@@ -237,7 +237,9 @@ def train_all(jobs, path):
 # ----------------------------------------------------------------------------------------------------------- main
 
 def compare():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
         raise program.RunError('give only one of --print_commands, --collect and --figure.')
     seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
