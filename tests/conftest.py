@@ -42,6 +42,28 @@ def run_main():
     return run
 
 
+@pytest.fixture(scope='session')
+def run_tool():
+    """The same for a tool, which has flags of its own: run_tool(compare, '--flag=value', ...)."""
+    def run(tool, *arguments):
+        flags, numbers = program.flags.FLAGS, (signal.SIGTERM, signal.SIGHUP)
+        before, handlers = {name: flags[name] for name in flags}, [signal.getsignal(number) for number in numbers]
+        tool.define_flags()
+        try:
+            with program.one_line_errors():
+                program.parse_flags(tool.__doc__, [], [f'{tool.__name__}.py', *map(str, arguments)])
+                getattr(tool, tool.__name__, tool.main)()
+        finally:
+            for name in {*flags}:
+                if flags[name] is not before.get(name):
+                    delattr(flags, name)
+            for name in {*before} - {*flags}:
+                flags[name] = before[name]
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
+    return run
+
+
 @pytest.fixture
 def train(tmp_path):
     """main.train in a new folder each time: train(data, **settings) -> (final figures, the net)."""

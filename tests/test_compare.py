@@ -26,8 +26,14 @@ def command(folder, *arguments):
     return [sys.executable, str(SCRIPT), *TINY, f'--csv={folder}/it.csv', f'--runs_dir={folder}/runs', *arguments]
 
 
-def run(folder, *arguments):
-    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def run(run_tool, capsys):
+    """The program in this process: run(folder, '--flag=value', ...) -> what it has printed."""
+    def run(folder, *arguments):
+        capsys.readouterr()
+        run_tool(compare, *command(folder, *arguments)[2:])
+        return capsys.readouterr().out
+    return run
 
 
 def jobs(folder, runs=TINY_RUNS, steps=20):
@@ -91,18 +97,18 @@ def test_a_cell_holds_the_figure_of_its_name():
         '0.5 0,1.5 1,2.5 2,3.5 3,7.5,python 3; cores 2')
 
 
-def test_several_at_once_through_xargs_give_the_same_rows(in_turn, tmp_path):
+def test_several_at_once_through_xargs_give_the_same_rows(run, in_turn, tmp_path):
     """From another working directory, and in a folder whose name needs quotes."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
     printed = run(folder, '--print_commands')
-    assert printed.returncode == 0 and not (folder / 'runs').exists(), printed.stderr
-    commands = list(map(shlex.split, printed.stdout.splitlines()))
+    assert not (folder / 'runs').exists()
+    commands = list(map(shlex.split, printed.splitlines()))
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
-    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed.stdout, text=True, check=True, cwd='/', timeout=300,
+    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed, text=True, check=True, cwd='/', timeout=300,
                    stdout=subprocess.DEVNULL)
-    assert '4 rows added' in run(folder, '--collect').stdout
+    assert '4 rows added' in run(folder, '--collect')
     assert rows(folder) == rows(in_turn)
 
 
@@ -166,10 +172,10 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert len(rows(tmp_path)) == 1 and (strange / 'results.json').read_text() == '{}'
 
 
-def test_somebody_elses_csv_is_not_touched(tmp_path):
+def test_somebody_elses_csv_is_not_touched(run, tmp_path):
     (tmp_path / 'it.csv').write_text('a,b\n1,2\n')
-    done = run(tmp_path)
-    assert done.returncode == 1 and 'it.csv has other columns' in done.stderr and done.stderr.count('\n') == 1
+    with pytest.raises(SystemExit, match='^error: [^\n]*it.csv has other columns[^\n]*$'):
+        run(tmp_path)
     assert (tmp_path / 'it.csv').read_text() == 'a,b\n1,2\n'
 
 
@@ -182,34 +188,17 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
     assert rows(tmp_path) == rows(in_turn)
 
 
-def test_bad_input_costs_one_line(tmp_path):
-    """In one process, for TensorFlow's import takes seconds."""
+def test_bad_input_costs_one_line(run, tmp_path):
     bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0',
            '--group_lassos=nan': 'above 0', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
            '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
-    code = """if True:
-        import sys, compare
-        compare.define_flags()
-        saved = compare.flags.FLAGS.flag_values_dict()
-        for line in sys.argv[1:]:
-            try:
-                with compare.program.one_line_errors():
-                    compare.program.parse_flags('', [], ['compare.py', '--csv=no.csv', *line.split()])
-                    compare.compare()
-            except SystemExit as error:
-                print(repr(error.code))
-            for name, value in saved.items():
-                compare.flags.FLAGS[name].value = value
-        """
-    done = subprocess.run([sys.executable, '-c', code, *bad], capture_output=True, text=True, cwd=tmp_path, check=True,
-                          env={**os.environ, 'PYTHONPATH': str(SCRIPT.parent)})
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(bad)
-    for line, words in zip(lines, bad.values(), strict=True):
-        assert line.startswith(('"error: ', "'error: ")) and words in line and '\\n' not in line, line
+    for line, words in bad.items():
+        with pytest.raises(SystemExit, match=words) as stop:
+            run(tmp_path, *line.split())
+        assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code, line
     assert not list(tmp_path.iterdir())
 
 
@@ -263,7 +252,7 @@ def test_the_table_has_means_deviations_and_paired_differences():
                     '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
 
 
-def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
+def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
     others = [dict(row, **change) for change in (
         {'steps': '3000'}, {'widths': '64-128-512-256'}, {'dataset': 'cifar10'}, {'learning_rate': '0.01'},
         {'final_learning_rate': '0.0001'})
@@ -271,13 +260,12 @@ def test_the_figure_takes_only_rows_of_one_grid(tmp_path):
     path = tmp_path / 'comparison.csv'
     for row in [*others, *ROWS]:
         compare.append(path, row)
-    found = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure'], capture_output=True, text=True)
-    assert found.returncode == 0
-    assert '5' not in [line.split()[4] for line in found.stdout.splitlines() if line.startswith('ssl ')]
+    run_tool(compare, f'--csv={path}', '--figure')
+    found = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith('ssl ')]
+    assert found and '5' not in found
     assert (tmp_path / 'comparison.png').stat().st_size > 10000 and (tmp_path / 'alive.png').stat().st_size > 5000
-    none = subprocess.run([sys.executable, SCRIPT, f'--csv={path}', '--figure', '--max_steps=77'], text=True,
-                          capture_output=True)
-    assert none.returncode == 1 and 'has no rows' in none.stderr and none.stderr.count('\n') == 1
+    with pytest.raises(SystemExit, match='^error: [^\n]*has no rows[^\n]*$'):
+        run_tool(compare, f'--csv={path}', '--figure', '--max_steps=77')
 
 
 def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):

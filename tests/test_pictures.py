@@ -1,10 +1,10 @@
 """The curve's CSV and picture, and the command that writes them."""
 
+import functools
 import json
 import os
 
 import pytest
-from absl.testing import flagsaver
 
 import checkpoints
 import input_data
@@ -24,22 +24,10 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(run_tool, tmp_path, monkeypatch):
     """The command in this process: command('--flag=value', ...), in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    defined = set(program.flags.FLAGS)
-
-    def call(*arguments):
-        with flagsaver.flagsaver(), program.one_line_errors():
-            program.parse_flags('', [], ['pictures.py', *map(str, arguments)])
-            pictures.main()
-
-    log_dir = program.flags.FLAGS['log_dir']
-    pictures.define_flags()
-    yield call
-    for name in {*program.flags.FLAGS} - defined:
-        delattr(program.flags.FLAGS, name)
-    program.flags.FLAGS['log_dir'] = log_dir
+    return functools.partial(run_tool, pictures)
 
 
 def refused(words, call, *arguments):
