@@ -14,12 +14,12 @@ import csv
 import itertools
 
 from absl import flags
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+import numpy as np
 from PIL import Image
 import tensorflow as tf
 
@@ -139,8 +139,7 @@ def squares(norms, width, across=1, dead_bins=1):
 def draw_squares(axes, corners, colours, width):
     """Draws `squares` of this width, in these colours, one a group, on axes that lose all but their x axis."""
     unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * [0.8 * width, 0.8]  # the rest is the gap
-    axes.add_collection(PolyCollection(
-        corners[:, None] + unit, facecolors=colours, linewidths=0))
+    axes.add_collection(PolyCollection(corners[:, None] + unit, facecolors=colours, linewidths=0))
     axes.spines[['left', 'top', 'right']].set_visible(False)
     axes.set_yticks([])
 
@@ -169,7 +168,7 @@ def draw_frame(runs, moment, last):
     for left, run in zip((20, 430), runs, strict=True):
         row = run[moment]
         norms, pull = row['norms'], pulls(row['norms'], row['group_lasso'], row['group_variance'])
-        first, colour = np.argmax(norms), RIGHT if pull.max() > 0 else LEFT
+        first, colour = np.argmax(norms), RIGHT if pull[np.argmax(norms)] > 0 else LEFT
         axes = figure.add_axes([left / 850, 92 / high, 400 / 850, 300 / high])
         # Squares of whole pixels have sharp edges: 80 of five pixels across, and as many upwards if they fit.
         axes.set(xlim=(-12 * unit, 68 * unit), ylim=(0, 300 / max(1, min(5, 300 // rows))))
@@ -204,7 +203,7 @@ def draw_frame(runs, moment, last):
         figure.text(20 / 850, 475 / high, f'Layer {row["layer"]} learns. One square is one group: all weights that '
                     'feed one output.', fontsize=11)
     figure.text(20 / 850, 24 / high, f'step {row["step"]:,} of {end:,}', fontsize=10)
-    figure.text(830 / 850, 24 / high, 'orange: here the variance pulls harder than the lasso', fontsize=10, ha='right',
+    figure.text(830 / 850, 24 / high, '■ here the variance pulls harder than the lasso', fontsize=10, ha='right',
                 color=RIGHT)
     for upto, grey in ((end, '0.85'), (row['step'], '0.3')):
         figure.add_artist(Line2D([20 / 850, (20 + 810 * upto / end) / 850], [12 / high] * 2, color=grey, linewidth=3,
@@ -261,14 +260,15 @@ def draw_idea(path):
     forces.set(xlim=(0, 2.6), ylim=(0, 1))
     forces.axis('off')
     for y, text, colour, pull, longest in (
-            (0.6, 'lasso pulls all to zero', LEFT, pulls(norms, 1, 0), 0.16),
-            (0.07, 'variance pulls groups apart', RIGHT, pulls(norms, 0, 1), 0.8)):
+            (0.6, 'lasso pulls all to zero', LEFT, pulls(norms, 1, 0), 0.17),
+            (0.07, 'variance pulls groups apart', RIGHT, pulls(norms, 0, 1), 0.9)):
         forces.text(0, y + 0.14, text, fontsize=10, color=colour)
         for group in np.argsort(norms)[[0, 3, 7, 12, 15]]:
             end = norms[group] + longest * pull[group] / np.abs(pull).max()
-            forces.plot(norms[group], y, 'o', color=colour, markersize=2.5)
+            forces.plot(norms[group], y, 'o', color=colour, markersize=3.5)
             forces.annotate('', (end, y), (norms[group], y), arrowprops={
-                'arrowstyle': '-|>,head_width=0.15,head_length=0.3', 'color': colour, 'shrinkA': 0, 'shrinkB': 0})
+                'arrowstyle': '-|>,head_width=0.2,head_length=0.35', 'color': colour, 'linewidth': 1.6, 'shrinkA': 0,
+                'shrinkB': 0})
     for x, text, colour in ((0.04, 'loss  =  cross-entropy', 'black'),
                             (0.27, r'+  $\lambda_g\,\sum_g \Vert W_g\Vert_2$', LEFT),
                             (0.425, r'+  $\lambda_v\,/\,\mathrm{Var}_g(\Vert W_g\Vert_2^2)$', RIGHT)):
