@@ -2,7 +2,7 @@
 
     python benchmark.py
 
-Each row is measured in turn with the others, a little at a time over several rounds, and its median stands in the table:
+Each row is measured in turn with the others, a little at a time over several rounds; its median stands in the table:
 
 - this program's step and evaluation, the functions that `main.train` calls;
 - "TensorFlow's defaults": the same without what program.prepare sets in the environment before TensorFlow is imported;
@@ -73,14 +73,15 @@ def workload(name, settings):
     lenet = main.LeNet(data.train.images.shape[1:], settings)
     if name == 'evaluation':
         test = list(map(tf.constant, data.test))
-        return lambda count: [main.evaluate(lenet, *input_data.batch(*test, i, main.EVALUATED, 0)) for i in range(count)]
+        return lambda count: [main.evaluate(lenet, *input_data.batch(*test, i, main.EVALUATED, 0))
+                              for i in range(count)]
     optimizer, images = main.adam(settings), list(map(tf.constant, data.train))
     optimizer.build(lenet.trainable_variables)
-    next_batch = functools.partial(input_data.batch, *images, lenet.step, settings.batch_size, 0)
+    next_batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=0)
     steps = main.training_loop(lenet, optimizer, next_batch, settings.group_lasso, settings.group_variance)
     if name == 'single':
-        return lambda count: [steps(tf.constant(1)) for _ in range(count)]
-    return lambda count: steps(tf.constant(count))
+        return lambda count: [steps(*images, tf.constant(1)) for _ in range(count)]
+    return lambda count: steps(*images, tf.constant(count))
 
 
 def torch_steps(train, batch_size, widths):
@@ -164,7 +165,8 @@ def show_speeds(settings, rounds, steps):
     found = in_turn({title: functools.partial(measure, *row) for title, row in rows.items()}, rounds)
     other.shutdown()
     median = {title: statistics.median(taken) for title, taken in found.items()}
-    print(f'\r{"":37}{"ms":>8}{"middle half":>15}{"images/s":>10}{"GFLOP/s":>9}{"of the product":>16}{"time ratio":>12}')
+    print(f'\r{"":37}{"ms":>8}{"middle half":>15}{"images/s":>10}{"GFLOP/s":>9}{"of the product":>16}'
+          f'{"time ratio":>12}')
     rate = 2 * MATRIX**3 / median['float32 matrix product']
     for title, (_, _, flop, images, _) in rows.items():
         quarters = statistics.quantiles(found[title], n=4)
@@ -183,7 +185,8 @@ def benchmark():
     print(f'machine: {program.processor()}, {os.cpu_count()} cores, {platform.system()}, '
           f'{len(tf.config.list_physical_devices("GPU"))} GPUs')
     print(f'versions: {", ".join(f"{name} {version}" for name, version in program.surroundings().items())}')
-    print(f'net: widths {",".join(map(str, settings.widths))}, batches of {settings.batch_size}; medians of {FLAGS.rounds} rounds\n')
+    print(f'net: widths {",".join(map(str, settings.widths))}, batches of {settings.batch_size}; '
+          f'medians of {FLAGS.rounds} rounds\n')
     show_speeds(settings, FLAGS.rounds, FLAGS.steps)
 
 

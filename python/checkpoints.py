@@ -56,7 +56,7 @@ def read_newest(folder, checkpoint):
     """Reads the newest of a run's checkpoints that loads; touches no file.
 
     TensorFlow takes the path of a checkpoint as a pattern, and a folder's name may be one, such as run[12]. So here and
-    where checkpoints are written and pruned, the run's folder is the working directory and 'checkpoints/step-N' the path.
+    where checkpoints are written and pruned, the run's folder is the working directory, 'checkpoints/step-N' the path.
 
     Args:
       folder: pathlib.Path of the run.
@@ -111,7 +111,8 @@ class Run:
         """
         run_identity = identity(data, settings)
         self.folder = program.local_folder(log_dir or default_log_dir(run_identity), 'log_dir').resolve()
-        self.facts = {'settings': settings, 'identity': run_identity, 'data': source, 'versions': program.surroundings()}
+        self.facts = {'settings': settings, 'identity': run_identity, 'data': source,
+                      'versions': program.surroundings()}
         self.signal = 0
 
     def __enter__(self):
@@ -183,10 +184,11 @@ class Run:
             if step > max_steps:
                 raise RunError(f'{self.folder} holds this run at step {step}. Give a --max_steps of at least that.')
             return step
-        made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint') if (self.folder / name).exists()]
+        made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint')
+                if (self.folder / name).exists()]
         if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
-            raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but its '
-                           'checkpoints are gone. Put them back, or give another --log_dir to start anew.')
+            raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
+                           'its checkpoints are gone. Put them back, or give another --log_dir to start anew.')
         self.save(0)
         return 0
 

@@ -5,9 +5,8 @@
     python compare.py --collect           takes the finished ones of these into the CSV
     python compare.py --figure            draws the CSV, and prints the tables of the README
 
-The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets at
-each level. All else is the same for all. A level between two strengths is interpolated; one that no two strengths
-enclose is missing.
+The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
+at each level. All else is the same for all.
 """
 
 if __name__ == '__main__':
@@ -19,23 +18,20 @@ import csv
 import datetime
 import fcntl
 import io
-import itertools
 import json
-import math
 import os
 import pathlib
 import shlex
 import signal
-import statistics
 import subprocess
 import sys
 import time
 
 from absl import flags
 
+import figure
 import input_data
 import main
-import pictures
 import program
 
 FLAGS = flags.FLAGS
@@ -46,7 +42,6 @@ COLUMNS = ['method', *KEY, *(f'{part}_{name}' for part in ('test', 'validation')
     'accuracy', 'accuracy_as_trained')), 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
     *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED), 'seconds', 'versions']
 SHARED = ('dataset', 'widths', 'steps', 'learning_rate', 'final_learning_rate')  # those that one figure has in common
-MEASURES = {'mean_of_four': 'mean of the four regularised layers', 'global_sparsity': 'share of all weights'}
 
 
 def define_flags():
@@ -57,15 +52,16 @@ def define_flags():
                             widths=(20, 50, 500, 256), max_steps=10000, learning_rate=0.001, final_learning_rate=1e-5)
     for name, default, text in (
             ('seeds', '0,1,2', 'Each run once a seed.'),
-            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'Strengths lambda_g, of SSL and GSS.'),
+            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
             ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure.')):
         program.define('Grid', 'list', name, default, text)
     program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
-    program.define('Output', 'boolean', 'print_commands', False, 'Print the commands of the runs still to do, and train nothing.')
-    program.define('Output', 'boolean', 'collect', False, 'Take the finished runs of --runs_dir into --csv, and train nothing.')
-    program.define('Output', 'boolean', 'figure', False, 'Draw --csv, print its tables, and train nothing.')
+    for name, text in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
+                       ('collect', 'Take the finished runs of --runs_dir into --csv, and train nothing.'),
+                       ('figure', 'Draw --csv, print its tables, and train nothing.')):
+        program.define('Output', 'boolean', name, False, text)
 
 
 def numbers(name, number, valid, bounds):
@@ -90,13 +86,6 @@ def grid(seeds, lassos, variances, levels):
             yield {'group_lasso': lasso, 'group_variance': variance, 'random_sparsity': share, 'seed': seed}
 
 
-def method(run):
-    """dense, scn, ssl or gss."""
-    if float(run['random_sparsity']):
-        return 'scn'
-    return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
-
-
 class Job:
     """One run of main.py: its command, its folder, and its row in the CSV."""
 
@@ -108,11 +97,11 @@ class Job:
           place: str, which one of how many it is.
         """
         self.place = place
-        self.key = key({name: text(value) for name, value in {**run, **shared}.items()})
+        self.key = key({name: figure.text(value) for name, value in {**run, **shared}.items()})
         used = [f'{word}-{run[name]:g}' for word, name in (
             ('lasso', 'group_lasso'), ('variance', 'group_variance'), ('share', 'random_sparsity')) if run[name]]
         common = '{dataset}-{widths}-steps-{steps}-rate-{learning_rate:g}-{final_learning_rate:g}'.format(**shared)
-        self.name = '-'.join([method(run), *used, f'seed-{run["seed"]}'])
+        self.name = '-'.join([figure.method(run), *used, f'seed-{run["seed"]}'])
         self.folder = runs_dir / common / self.name
         arguments = {'widths': shared['widths'].replace('-', ','), **run, 'max_steps': shared['steps'],
                      'learning_rate': shared['learning_rate'], 'final_learning_rate': shared['final_learning_rate'],
@@ -166,11 +155,6 @@ def jobs(runs, shared, runs_dir, data_dir, rows):
 
 # ------------------------------------------------------------------------------------------------------------ CSV
 
-def text(value):
-    """A cell of the CSV."""
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
-
-
 def key(row):
     """What tells a row from all others."""
     return tuple(row[name] for name in KEY)
@@ -179,15 +163,15 @@ def key(row):
 def row_of(content):
     """A row, dict from COLUMNS to strings, out of the content of a results.json."""
     settings, results, layers = content['settings'], content['results'], content['results']['layers']
-    cells = {**settings, **results, 'method': method(settings), 'dataset': content['identity']['dataset'],
+    cells = {**settings, **results, 'method': figure.method(settings), 'dataset': content['identity']['dataset'],
              'widths': '-'.join(map(str, settings['widths'])), 'steps': results['step'], 'seconds': content['seconds'],
              'versions': '; '.join(f'{name} {version}' for name, version in content['versions'].items())}
     for part in ('test', 'validation'):
         cells |= {f'{part}_{name}': results[part][name] for name in ('accuracy', 'accuracy_as_trained')}
     for name in main.REGULARISED:
         cells |= {f'alive_{name}': layers[name]['groups_alive'],
-                  f'norms_{name}': ' '.join(map(text, layers[name]['largest_norms']))}
-    return {name: text(cells[name]) for name in COLUMNS}
+                  f'norms_{name}': ' '.join(map(figure.text, layers[name]['largest_norms']))}
+    return {name: figure.text(cells[name]) for name in COLUMNS}
 
 
 def read(path):
@@ -238,8 +222,8 @@ def train_all(jobs, path):
         done += 1
         if row := job.row():
             append(path, row)
-            print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, global sparsity '
-                  f'{row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
+            print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, '
+                  f'global sparsity {row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
         elif job.is_running():  # another process was faster
             todo.append(job)
         else:
@@ -248,123 +232,6 @@ def train_all(jobs, path):
         left = (time.monotonic() - started) / done * len(todo)
         print(f', {datetime.timedelta(seconds=round(left))} left' if todo else '')
     return failed
-
-
-# -------------------------------------------------------------------------------------------------------- figures
-
-PAPER = {  # accuracy drop in points by level in per cent, read off the paper's figure to 0.02
-    'scn': {50: 0.15, 60: 0.25, 70: 0.46, 80: 1.55, 90: 3.19},
-    'ssl': {50: 0.11, 60: 0.15, 70: 0.38, 80: 0.91, 90: 1.61},
-    'gss': {50: 0.25, 60: 0.23, 70: 0.44, 80: 0.51, 90: 0.62}}
-NOISE = 0.1  # points: the sampling error of an accuracy of 99% on 10,000 images
-
-
-def drop(rows, seed, series, measure, level):
-    """Test accuracy lost against the dense net of the same seed at a level of sparsity, in points, or None.
-
-    Args:
-      rows: list of rows that have SHARED in common. seed: str.
-      series: (method, group_variance), the latter as in the CSV.
-      measure: one of MEASURES. level: float, per cent.
-
-    Returns:
-      Float, between the two neighbouring strengths that enclose the level. None if there are none. A random mask
-      switches off the stated share of each layer, so there the level is the mask's.
-    """
-    rows = [row for row in rows if row['seed'] == seed]
-    dense = [100 * float(row['test_accuracy']) for row in rows if row['method'] == 'dense']
-    rows = [row for row in rows if (row['method'], row['group_variance']) == series]
-    points = sorted((float(row['group_lasso']), 100 * float(row[measure]), 100 * float(row['test_accuracy'])) for row in rows)
-    if not dense:
-        return None
-    if series[0] == 'scn':
-        return next((dense[0] - 100 * float(row['test_accuracy']) for row in rows
-                     if math.isclose(100 * float(row['random_sparsity']), level)), None)
-    for (_, sparser0, accuracy0), (_, sparser1, accuracy1) in itertools.pairwise(points):
-        if sparser0 <= level <= sparser1:
-            return dense[0] - accuracy0 - (accuracy1 - accuracy0) * (level - sparser0) / (sparser1 - sparser0)
-    return None
-
-
-def drops(rows, variance, measure, levels):
-    """Dict from scn, ssl and gss to dicts from level to dicts from seed (str) to drop; `variance` is that of GSS."""
-    series = {'scn': '0', 'ssl': '0', 'gss': text(variance)}
-    seeds = sorted({row['seed'] for row in rows}, key=int)
-    return {name: {level: {seed: found for seed in seeds if (
-        found := drop(rows, seed, (name, series[name]), measure, level)) is not None} for level in levels} for name in series}
-
-
-def spread(values, form='.2f'):
-    """Mean and standard deviation, as text."""
-    values = list(values)
-    deviation = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):{form}}{deviation}' if values else 'not reached'
-
-
-def verdict(differences):
-    """What the differences GSS minus SSL, one a seed, in points, say: nothing within the noise or where seeds disagree."""
-    if len(differences) < 3:
-        return 'too few seeds'
-    for word, sign in (('GSS loses less', -1), ('GSS loses more', 1)):
-        if all(sign * d > 0 for d in differences) and sign * statistics.mean(differences) > NOISE:
-            return word
-    return 'no difference seen'
-
-
-def level_table(rows, variance, measure, levels):
-    """Lines of the table: for each level each method's drop, the paper's, and the paired differences."""
-    found = drops(rows, variance, measure, levels)
-    table = [('level', 'SCN', 'SSL', 'GSS', 'paper: SCN, SSL, GSS', 'GSS - SSL, seed by seed', 'verdict')]
-    for level in levels:
-        scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
-        paired = [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
-        table.append((f'{level:g}%', *(spread(part.values()) for part in (scn, ssl, gss)),
-                      ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] else '-' for name in PAPER),
-                      ', '.join(f'{d:+.2f}' for d in paired) or '-', verdict(paired)))
-    return table
-
-
-def run_table(rows):
-    """Lines of the table: each method and strength, means over the seeds."""
-    table = [('method', 'lambda_g', 'lambda_v', 'masked', 'seeds', 'test accuracy', 'mean of four', 'global', 'weights left',
-              'MACs', 'alive')]
-    settings = sorted({tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) for row in rows})
-    for of in settings:
-        some = [row for row in rows
-                if tuple(float(row[name]) for name in ('random_sparsity', 'group_variance', 'group_lasso')) == of]
-        share, variance, lasso = of
-
-        def mean(name, some=some):
-            return statistics.mean(float(row[name]) for row in some)
-        table.append((method(some[0]), f'{lasso:g}', f'{variance:g}', f'{share:g}', str(len(some)),
-                      spread(100 * float(row['test_accuracy']) for row in some), f'{mean("mean_of_four"):.3f}',
-                      f'{mean("global_sparsity"):.3f}', f'{mean("weights_left"):,.0f}', f'{mean("macs"):,.0f}',
-                      '-'.join(f'{mean(f"alive_{name}"):.0f}' for name in main.REGULARISED)))
-    return table
-
-
-def rst(table):
-    """A table, a list of tuples of str with the head first, as reStructuredText."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rule = '  '.join('=' * width for width in widths)
-    head, *body = ('  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table)
-    return '\n'.join([rule, head, rule, *body, rule])
-
-
-def show_figures(rows, variance, levels, path):
-    """Draws `path` without .csv as .png and its companion of groups alive; prints the tables."""
-    panels = {title: {name: {level: list(found.values()) for level, found in of.items()}
-                      for name, of in drops(rows, variance, measure, levels).items()} for measure, title in MEASURES.items()}
-    alive = {layer: {name: collections.defaultdict(list) for name in ('ssl', 'gss')} for layer in main.REGULARISED}
-    for row in rows:
-        if row['method'] in ('ssl', 'gss') and row['group_variance'] in ('0', text(variance)):
-            for layer, methods in alive.items():
-                methods[row['method']][float(row['group_lasso'])].append(int(row[f'alive_{layer}']))
-    pictures.draw_comparison(panels, PAPER, path.with_suffix('.png'))
-    pictures.draw_alive(alive, path.with_name(f'alive{path.stem.removeprefix("comparison")}.png'))
-    for measure, title in MEASURES.items():
-        print(f'Accuracy drop in points; level: {title}\n\n{rst(level_table(rows, variance, measure, levels))}\n')
-    print(f'All runs, means over the seeds\n\n{rst(run_table(rows))}')
 
 
 # ----------------------------------------------------------------------------------------------------------- main
@@ -385,10 +252,10 @@ def compare():
                                 for name in ('csv', 'runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
-        rows = [row for row in rows if all(row[name] == text(shared[name]) for name in SHARED)]
+        rows = [row for row in rows if all(row[name] == figure.text(shared[name]) for name in SHARED)]
         if not rows:
             raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
-        return show_figures(rows, variances[0], levels, path)
+        return figure.show(rows, variances[0], levels, path)
     todo = jobs(grid(seeds, lassos, variances, levels), shared, runs_dir, data_dir, rows)
     if FLAGS.print_commands:
         print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')

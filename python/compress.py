@@ -263,7 +263,8 @@ def latencies(functions, images):
 def counts(nets, keep):
     """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
     outputs = {layer: {'dense': len(kept), 'compressed': int(kept.sum())} for layer, kept in keep.items()}
-    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED]) for name, net in nets.items()}
+    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
+            for name, net in nets.items()}
     layers = {layer: {
         'outputs': outputs[layer], 'macs': {name: macs[name][layer] for name in nets},
         'weights': {name: int(tf.size(net.weights.get(layer, []))) for name, net in nets.items()}} for layer in keep}

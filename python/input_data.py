@@ -126,7 +126,8 @@ def _mnist_5k():
 def _split(name, images, labels, train_size, validation_size):
     """Train, validation and test sets out of one, as views if it is float32; the test set is what is left."""
     bounds = [train_size, train_size + validation_size]
-    parts = zip(np.split(images.astype(np.float32, copy=False), bounds), np.split(labels.astype(np.int64), bounds))
+    parts = zip(np.split(images.astype(np.float32, copy=False), bounds), np.split(labels.astype(np.int64), bounds),
+                strict=True)
     return DataSets(name, *(DataSet(*part) for part in parts))
 
 

@@ -430,7 +430,11 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
     finite = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(t) for t in (loss, *gradients)]))
 
     def apply():
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        # As optimizer.apply_gradients, with which TensorFlow never lets go of this graph and all that it refers to.
+        rate = optimizer.learning_rate
+        for variable, gradient in zip(variables, gradients, strict=True):
+            optimizer.update_step(gradient, variable, rate)
+        optimizer.iterations.assign_add(1)
         lenet.step.assign_add(1)
         return True
 
@@ -440,14 +444,15 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
 def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
     """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
 
-    It stops at the first that is not. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at
-    the paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more the faster
-    the machine.
+    It stops at the first that is not. The data are arguments of each call, not captured: a graph is freed late, and all
+    that it has captured with it. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the
+    paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more the faster the
+    machine.
     """
     @tf.function(autograph=False)
-    def train_steps(count):
+    def train_steps(images, labels, count):
         def one_step(done, _):
-            return done + 1, training_step(lenet, optimizer, *next_batch(), lambda_g, lambda_v)
+            return done + 1, training_step(lenet, optimizer, *next_batch(images, labels), lambda_g, lambda_v)
         return tf.while_loop(lambda done, finite: (done < count) & finite, one_step, [0, True])[1]
     return train_steps
 
@@ -480,22 +485,24 @@ def train(data, settings, log_dir=None, source=None):
       checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
       checkpoints.Interrupted: by a signal, after a checkpoint.
     """
+    program.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
     lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
     optimizer.build(lenet.trainable_variables)
     train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
-    next_batch = functools.partial(input_data.batch, *train_set, lenet.step, settings.batch_size, settings.seed)
+    next_batch = functools.partial(
+        input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
     next_images = functools.partial(
         input_data.batch, *test_set, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
     train_steps = training_loop(lenet, optimizer, next_batch, *lambdas)
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
         step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
-        train_steps(tf.constant(0))  # traced here, so that no timing includes that
+        train_steps(*train_set, tf.constant(0))  # traced here, so that no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
-                show.evaluation(step, train=lenet.measure(*next_batch(), training_status=True),
+                show.evaluation(step, train=lenet.measure(*next_batch(*train_set), training_status=True),
                                 test=evaluate(lenet, *next_images(step=step // settings.eval_interval)),
                                 penalties=penalties(lenet.regularised(), *lambdas), sparsity=sparsity_figures(lenet),
                                 norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
@@ -504,9 +511,9 @@ def train(data, settings, log_dir=None, source=None):
             count = min(steps_per_call, settings.max_steps - step, *(
                 interval - step % interval for interval in (settings.eval_interval, settings.checkpoint_interval)))
             started = time.perf_counter()
-            if not train_steps(tf.constant(count)):
+            if not train_steps(*train_set, tf.constant(count)):
                 raise checkpoints.RunError(f'at step {int(lenet.step)} this is no longer finite: ' + report.explain(
-                    terms_by_layer(lenet, *next_batch(), *lambdas), lenet.trainable_variables))
+                    terms_by_layer(lenet, *next_batch(*train_set), *lambdas), lenet.trainable_variables))
             seconds = time.perf_counter() - started
             step += count
             steps_per_call = max(1, int(count / seconds))  # about a second's worth, so that signals need not wait

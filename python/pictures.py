@@ -1,7 +1,7 @@
 """Pictures, drawn from CSV files alone.
 
-As a command it writes the evaluations of a run to a CSV file, and draws them as a PNG file beside it; without --log_dir it
-draws anew what the CSV file holds:
+As a command it writes the evaluations of a run to a CSV file, and draws them as a PNG file beside it; without --log_dir
+it draws anew what the CSV file holds:
 
     python pictures.py --log_dir=RUN --curve=training.csv
 
@@ -51,7 +51,8 @@ def write_curve(log_dir, path):
     """Writes the evaluations of a run as CSV, as TensorBoard shows them: without what a restart has made void.
 
     Args:
-      log_dir: pathlib.Path of the run's folder. path: pathlib.Path of the file; one that is no such CSV is not replaced.
+      log_dir: pathlib.Path of the run's folder.
+      path: pathlib.Path of the file; one that is no such CSV is not replaced.
 
     Raises:
       program.RunError: there are no evaluations, or the file is somebody else's.
@@ -67,10 +68,11 @@ def write_curve(log_dir, path):
                    for tag in CURVES.values()]
     except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations of a run. Give another.') from error
+    complete = sorted(set.intersection(*map(set, columns)))  # the last one may have been cut
     with open(path, 'w', newline='') as file:
         rows = csv.writer(file, lineterminator='\n')
         rows.writerow(['step', *CURVES])
-        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in sorted(columns[0]))
+        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in complete)
 
 
 def draw_curve(rows, picture):
@@ -100,8 +102,8 @@ def draw_comparison(panels, paper, path):
     """Grouped bars of the accuracy drop by level, the paper's own values as outlined markers on them.
 
     Args:
-      panels: dict from a panel's title to a dict from method to a dict from level, per cent, to the drops in points, one a
-        seed; a level without drops gets no bar.
+      panels: dict from a panel's title to a dict from method to a dict from level, per cent, to the drops in points,
+        one a seed; a level without drops gets no bar.
       paper: dict from method to a dict from level to its drop.
       path: of the PNG file to write.
     """
@@ -114,13 +116,16 @@ def draw_comparison(panels, paper, path):
             known = [(place, drops[level]) for place, level in zip(places, levels, strict=True) if drops.get(level)]
             panel.bar([place for place, _ in known], [statistics.mean(values) for _, values in known], 0.25,
                       yerr=[statistics.stdev(values) if len(values) > 1 else 0 for _, values in known], capsize=3,
-                      color=GREYS[method], hatch=HATCHES[method], edgecolor='black', linewidth=0.7, label=TITLES[method])
-            marks = [(place, paper[method][level]) for place, level in zip(places, levels, strict=True) if level in paper[method]]
+                      color=GREYS[method], hatch=HATCHES[method], edgecolor='black', linewidth=0.7,
+                      label=TITLES[method])
+            marks = [(place, paper[method][level]) for place, level in zip(places, levels, strict=True)
+                     if level in paper[method]]
             panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white', markeredgecolor='black',
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
                 if not drops.get(level):
-                    panel.annotate('not\nreached', (place, 0), (0, 3), textcoords='offset points', ha='center', fontsize=6)
+                    panel.annotate('not\nreached', (place, 0), (0, 3), textcoords='offset points', ha='center',
+                                   fontsize=6)
         panel.axhline(0, color='black', linewidth=0.7)
         panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),
                   xticklabels=[f'{level:g}' for level in levels])
@@ -135,7 +140,8 @@ def draw_alive(layers, path):
     """Groups alive against the strength of the group lasso, a panel a layer.
 
     Args:
-      layers: dict from a layer's name to a dict from method to a dict from lambda_g to the groups alive, one number a seed.
+      layers: dict from a layer's name to a dict from method to a dict from lambda_g to the groups alive, one number a
+        seed.
       path: of the PNG file to write.
     """
     plt = pyplot()
@@ -156,6 +162,11 @@ def draw_alive(layers, path):
     plt.close(figure)
 
 
+def define_flags():
+    program.define_path('Pictures', 'log_dir', None, "A run's folder.")
+    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+
+
 def main():
     path = program.local_folder(flags.FLAGS.curve, 'curve')
     if path.suffix != '.csv':
@@ -166,6 +177,5 @@ def main():
 
 
 if __name__ == '__main__':
-    program.define_path('Pictures', 'log_dir', None, "A run's folder.")
-    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+    define_flags()
     program.run(main, __doc__, ['Pictures'])

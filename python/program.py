@@ -42,16 +42,34 @@ def prepare():
       gradient (python/benchmark.py measures it), unless the user has chosen.
     - Keras as TensorFlow brings it: no other backend, no legacy Keras, and no keras.json, whose floatx would change the
       learning rate.
-    - No matplotlib backend: a notebook passes on its own, and Keras imports matplotlib.
+    - No matplotlib backend of a notebook that has started this process: Keras imports matplotlib.
+
+    In a notebook itself, TensorFlow may be there already, and the screen, Ctrl-C and matplotlib are the notebook's.
     """
+    for name in [*flags.FLAGS]:
+        if flags.FLAGS[name] in _defined:  # by an earlier program of a notebook
+            delattr(flags.FLAGS, name)
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
-    os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull, MPLBACKEND='agg')
-    _open_standard_files()
-    in_notebook = 'IPython' in sys.modules
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN and not in_notebook:
+    for name in [name for name in os.environ if name.startswith('KERAS_')]:
+        del os.environ[name]
+    os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull)
+    if 'IPython' in sys.modules:
+        return
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no page of traceback
-    if not in_notebook:
-        _import_tensorflow_quietly()
+    os.environ['MPLBACKEND'] = 'agg'
+    _open_standard_files()
+    _import_tensorflow_quietly()
+
+
+def check_keras():
+    """Raises RunError if Keras is not as `prepare` has it, in a process that did without."""
+    import keras
+    for name, found, wanted in (('backend', keras.config.backend(), 'tensorflow'),
+                                ('floatx', keras.config.floatx(), 'float32')):
+        if found != wanted:
+            raise RunError(f"Keras's {name} is {found}, and a run needs {wanted}: choose that in keras.json, or in the "
+                           'environment, or by keras.config.')
 
 
 def _open_standard_files():
@@ -60,7 +78,7 @@ def _open_standard_files():
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free
             setattr(sys, name, open(number, mode, closefd=False))
 
 
@@ -75,7 +93,8 @@ def _import_tensorflow_quietly():
     if not (os.path.exists('/dev/nvidia0') or os.path.exists('/dev/dxg')):
         noise += r'|E\d{4} .*failed call to cuInit'  # no error on a machine without a GPU
     code = f'import re, sys\nfor line in sys.stdin:\n    re.match({noise!r}, line) or sys.stderr.write(line)'
-    quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE)
+    # A session of its own: Ctrl-C is not for it.
+    quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE, start_new_session=True)
     stderr = os.dup(2)
     os.dup2(quiet.stdin.fileno(), 2)
     try:
@@ -109,7 +128,7 @@ def local_folder(name, flag):
         str(name).encode()
         return pathlib.Path(name).expanduser()
     except UnicodeEncodeError as error:
-        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another --{flag}.') from error
+        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another.') from error
     except RuntimeError as error:
         raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
@@ -147,6 +166,16 @@ def count(default, group, text, least=1, most=10**9):
     return setting(default, group, text, lambda n: least <= n <= most, f'a whole number from {least} to {most}')
 
 
+def _whole(value):
+    """An int of a str, an int or NumPy's equivalent; ValueError for anything that int() would round or guess at."""
+    if str(int(value)) != str(value).strip():
+        raise ValueError
+    return int(value)
+
+
+_KINDS = {int: _whole, float: float, tuple: lambda values: tuple(map(_whole, values))}
+
+
 class Checked:
     """The base of a frozen dataclass of settings, which makes plain numbers of what it is given and checks them.
 
@@ -160,9 +189,9 @@ class Checked:
             if value is None and field.default is None:
                 continue
             try:
-                number = tuple(map(int, value)) if field.type is tuple else field.type(value)
+                number = _KINDS[field.type](value)
                 valid = field.metadata['valid'](number)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 valid = False
             if not valid:
                 shown = ','.join(map(str, value)) if isinstance(value, (list, tuple)) else value
@@ -171,6 +200,9 @@ class Checked:
 
 
 # --------------------------------------------------------------------------------------------------- command line
+
+_defined = []  # absl's flags that were defined here
+
 
 def define_settings(settings, names=None, group=None, **defaults):
     """A flag for each setting, or for those of the `names`.
@@ -182,10 +214,10 @@ def define_settings(settings, names=None, group=None, **defaults):
     """
     for field in dataclasses.fields(settings):
         if names is None or field.name in names:
-            default, kind = defaults.get(field.name, field.default), {tuple: 'list', int: 'integer', float: 'float'}[field.type]
+            default = defaults.get(field.name, field.default)
+            kind = {tuple: 'list', int: 'integer', float: 'float'}[field.type]
             define(group or field.metadata['group'], kind, field.name,
                    ','.join(map(str, default)) if kind == 'list' else default, field.metadata['text'])
-
 
 
 def define(group, kind, name, default, text, valid=None, bounds=None, **options):
@@ -193,12 +225,13 @@ def define(group, kind, name, default, text, valid=None, bounds=None, **options)
 
     Args:
       group: str, its heading in --help.
-      valid: function of the value, if it is given, to bool. bounds: what that asks for, as text. absl's own bounds let NaN
-        through; a chained comparison does not.
+      valid: function of the value, if it is given, to bool. absl's own bounds let NaN through; a chained comparison
+        does not.
+      bounds: what `valid` asks for, as text.
       options: more arguments of absl's.
     """
-    # A second definition, by a notebook's %run of the same file, takes the place of the first.
-    getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, allow_override=True, **options)
+    getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, **options)
+    _defined.append(flags.FLAGS[name])
     if valid:
         flags.register_validator(name, lambda value: value is None or valid(value), f'must be {bounds}')
 
@@ -240,10 +273,10 @@ def one_line_errors():
     except (RunError, OSError) as error:
         sys.exit(f'error: {error}')
     except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that ran '
-                 'out; make room if it was the disk.')
-    except KeyboardInterrupt:  # in a notebook
-        sys.exit(130)
+        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that '
+                 'ran out; make room if it was the disk.')
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 def run(main, doc, groups):
@@ -253,6 +286,8 @@ def run(main, doc, groups):
             parse_flags(doc, groups, argv)
 
     def call(_):
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # `prepare` has set it
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # so that what is open is closed
         logging.set_verbosity(logging.ERROR)  # TensorFlow and TensorBoard tell of each file
         if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
             sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes

@@ -1,4 +1,4 @@
-"""What a run shows: terminal, TensorBoard, settings.json and results.json; and why it stopped, if a step was not finite."""
+"""What a run shows: terminal, TensorBoard, settings.json, results.json; and why it stopped at a step not finite."""
 
 import datetime
 import shlex
@@ -12,8 +12,8 @@ import checkpoints
 
 REMEDIES = {
     'weights': 'a smaller --learning_rate',
-    'group_variance': 'a smaller --group_lasso, --random_sparsity or --learning_rate, or --group_variance=0, for its groups '
-                      'have become equal',
+    'group_variance': 'a smaller --group_lasso, --random_sparsity or --learning_rate, or --group_variance=0, for its '
+                      'groups have become equal',
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
 
@@ -25,12 +25,14 @@ def explain(terms, variables):
       terms: dict from a name, which starts with a key of REMEDIES, to a function that computes the term.
       variables: what the gradient is taken by.
     """
-    for name, term in terms.items():
+    def is_finite(term):
         with tf.GradientTape() as tape:
             value = term()
         gradients = tape.gradient(value, variables)
-        if not all(np.isfinite(t).all() for t in (value, *gradients) if t is not None):
-            break
+        return all(np.isfinite(t).all() for t in (value, *gradients) if t is not None)
+
+    *_, last = terms
+    name = next((name for name, term in terms.items() if not is_finite(term)), last)
     return f'{name}. Try {REMEDIES[name.split()[0]]}.'
 
 
@@ -150,7 +152,8 @@ class Report:
                              ('global, share of all weights', 'global_sparsity')):
             print(f'sparsity, {title + ":":42} {figures[share]:7.2%}')
         print(f'weights left: {figures["weights_left"]:,} of {figures["weights"]:,}')
-        print(f'multiply-accumulates an image: {figures["macs"]:,} without the dead groups, of {figures["macs_dense"]:,}\n')
+        print(f'multiply-accumulates an image: {figures["macs"]:,} without the dead groups, of '
+              f'{figures["macs_dense"]:,}\n')
         print(f'{"accuracy":10}  {"images":>6}  {"thresholded":>11}  {"as trained":>10}')
         for part in ('test', 'validation'):
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
