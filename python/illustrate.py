@@ -13,15 +13,15 @@ if __name__ == '__main__':
 import csv
 import itertools
 
+import numpy as np
+import tensorflow as tf
 from absl import flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-import numpy as np
 from PIL import Image
-import tensorflow as tf
 
 import input_data
 import main
@@ -53,21 +53,25 @@ def record(data, settings, layer):
     lenet, optimizer = main.LeNet(data.train.images.shape[1:], settings), main.adam(settings)
     optimizer.build(lenet.trainable_variables)
     images, labels = map(tf.constant, data.train)
-    train_steps = main.training_loop(
-        lenet, optimizer, lambda: input_data.batch(images, labels, lenet.step, settings.batch_size, settings.seed),
-        settings.group_lasso, settings.group_variance)
-    rows, done = [], 0
-    for moment in sorted({round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}):
-        if not train_steps(tf.constant(moment - done)):
-            raise program.RunError(f'between steps {done} and {moment} the loss is no longer finite. Try a smaller '
-                                   '--group_lasso or --learning_rate.')
-        done = moment
+
+    @tf.function(autograph=False)
+    def train_step():
+        batch = input_data.batch(images, labels, lenet.step, settings.batch_size, settings.seed)
+        return main.training_step(lenet, optimizer, *batch, settings.group_lasso, settings.group_variance)
+
+    moments, rows = {round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}, []
+    for step in range(settings.max_steps + 1):
+        if step and not train_step():
+            raise program.RunError(f'at step {step:,} the loss is no longer finite. Try a smaller --group_lasso or '
+                                   '--learning_rate.')
+        if step not in moments:
+            continue
         norms = main.group_norms(main.sparsify(lenet.weights[layer], settings.sparsity_threshold)).numpy()
         accuracy = main.evaluate(lenet, *data.test)['accuracy']
-        print(f'lambda_v {settings.group_variance:g}, step {done:,}: test accuracy {accuracy:.4f}, {layer}: '
+        print(f'lambda_v {settings.group_variance:g}, step {step:,}: test accuracy {accuracy:.4f}, {layer}: '
               f'{np.count_nonzero(norms)} of {len(norms)} groups alive, largest norms {largest(norms)}')
         rows.append({'dataset': data.name, 'layer': layer, 'group_lasso': settings.group_lasso,
-                     'group_variance': settings.group_variance, 'seed': settings.seed, 'step': done,
+                     'group_variance': settings.group_variance, 'seed': settings.seed, 'step': step,
                      'test_accuracy': accuracy, 'norms': norms})
     return rows
 

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 
-from matplotlib.text import Text
 import numpy as np
-from PIL import Image
 import pytest
+from matplotlib.text import Text
+from PIL import Image
 
 import illustrate
 import input_data
@@ -59,6 +59,7 @@ def test_recorded_norms_are_those_of_the_run(layer):
     data = input_data.read_data_sets(fake_data=True, seed=4)
     settings = main.Settings(**TINY, group_lasso=0.1, group_variance=0.01)
     lenet, optimizer = main.LeNet(data.train.images.shape[1:], settings), main.adam(settings)
+    optimizer.build(lenet.trainable_variables)
     rows = illustrate.record(data, settings, layer)
     assert [row['step'] for row in rows] == [0, 1, 2, 3]
     for row in rows:
@@ -74,7 +75,7 @@ def test_recorded_norms_are_those_of_the_run(layer):
 
 def test_a_loss_that_is_not_finite_ends_the_recording():
     data = input_data.read_data_sets(fake_data=True)
-    with pytest.raises(program.RunError, match='between steps . and . the loss is no longer finite'):
+    with pytest.raises(program.RunError, match='at step . the loss is no longer finite'):
         illustrate.record(data, main.Settings(**{**TINY, 'learning_rate': 1e30}), 'fc1')
 
 
