@@ -331,7 +331,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
 
 def show(figures):
     """Prints what compression.json holds."""
-    print(f'run: {figures["run"]}, step {figures["step"]:,}, threshold {figures["threshold"]}')
+    run = program.shown(pathlib.Path(figures['run']))
+    print(f'run: {run}, step {figures["step"]:,}, threshold {figures["threshold"]}')
     print(f'machine: {figures["machine"]}')
     print(f'architecture: {" -> ".join(figures["architecture"].values())}\n')
     print(f'{"layer":7}{"outputs":>15}{"weights":>25}{"multiply-accumulates":>29}')
@@ -360,7 +361,7 @@ def compress_main():
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
     output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
     show(figures)
-    print(f'files: {output}')
+    print(f'files: {program.shown(output)}')
 
 
 if __name__ == '__main__':

@@ -133,6 +133,11 @@ def local_folder(name, flag):
         raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
 
 
+def shown(path):
+    """An absolute pathlib.Path as a person would type it: without the working directory, if it lies in that."""
+    return path.relative_to(pathlib.Path.cwd()) if path.is_relative_to(pathlib.Path.cwd()) else path
+
+
 def processor():
     """The CPU's name, as far as the system tells."""
     try:

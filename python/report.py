@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoints
+import program
 
 REMEDIES = {
     'weights': 'a smaller --learning_rate',
@@ -16,6 +17,11 @@ REMEDIES = {
                       'groups have become equal',
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
+
+# TensorBoard's table of trials: columns in this order, those of the method first.
+HPARAMS = ('group_lasso', 'group_variance', 'random_sparsity', 'sparsity_threshold', 'dataset', 'widths', 'dropout',
+           'learning_rate', 'final_learning_rate', 'max_steps', 'batch_size', 'seed')
+MEASURES = ('mean_of_five', 'mean_of_four', 'global_sparsity')
 
 
 def explain(terms, variables):
@@ -61,7 +67,6 @@ class Report:
           lenet: the net, with weights, biases, and measure(images, labels, training_status).
           step: int, where the run starts or continues.
         """
-        from tensorboard.plugins.hparams import api as hparams
         from tqdm import tqdm
         self.folder, self.facts, self.data, settings = folder, facts, data, facts['settings']
         checkpoints.write_json(folder / 'settings.json', facts)
@@ -72,7 +77,7 @@ class Report:
               f'validate, {len(data.test.labels):,} to test, each {"x".join(map(str, data.train.images.shape[1:]))}')
         print(f'parameters: {sum(w.shape.num_elements() for w in lenet.weights.values()):,} weights, '
               f'{sum(b.shape.num_elements() for b in lenet.biases.values()):,} biases')
-        print(f'folder: {folder}' + (f', continued from step {step:,}' if step else ''))
+        print(f'folder: {program.shown(folder)}' + (f', continued from step {step:,}' if step else ''))
         # Traced here once for any number of images, so that no timing includes that.
         specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]
         self.writers = {}
@@ -84,14 +89,24 @@ class Report:
                 if step == 0:
                     tf.summary.graph(graph)
                     tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
-                    # A trial of its own for each writer, or TensorBoard shows the mean of their accuracies.
-                    shown = {key: value for key, value in settings.items() if value is not None}
-                    hparams.hparams({'dataset': data.name, **shown, 'widths': str(settings['widths'])},
-                                    trial_id=f'{folder.name}/{name}')
+        if step == 0:
+            self._show_trial()
         self.started = time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
         self.bar = tqdm(total=settings['max_steps'], initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
+
+    def _show_trial(self):
+        """The run as a trial, among which TensorBoard compares; in the files of `test`, for its metrics stand there."""
+        from tensorboard.plugins.hparams import api
+        settings = {**self.facts['settings'], 'dataset': self.data.name}
+        settings['widths'] = ','.join(map(str, settings['widths']))
+        if settings['final_learning_rate'] is None:
+            settings['final_learning_rate'] = settings['learning_rate']
+        with self.writers['test'].as_default(step=0):
+            api.hparams_config(hparams=[api.HParam(name) for name in HPARAMS],
+                               metrics=[api.Metric(tag) for tag in ('accuracy', *(f'sparsity/{m}' for m in MEASURES))])
+            api.hparams({name: settings[name] for name in HPARAMS}, trial_id=self.folder.name)
 
     def __enter__(self):
         return self
@@ -101,6 +116,8 @@ class Report:
 
     def evaluation(self, step, train, test, penalties, sparsity, norms):
         """Shows one periodic evaluation: one line on the terminal, and everything in TensorBoard.
+
+        What is of the weights alone stands in the files of `test`.
 
         Args:
           step: int, the steps done.
@@ -124,14 +141,17 @@ class Report:
                     tf.summary.scalar(f'loss/{term}', value)
                 tf.summary.scalar('loss/total', sum(map(float, terms.values())))
                 tf.summary.scalar('accuracy', figures['accuracy'])
-                for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity'):
-                    tf.summary.scalar(f'sparsity/{measure}', sparsity[measure])
-                for layer, of_layer in sparsity['layers'].items():
-                    tf.summary.scalar(f'zero_weights/{layer}', of_layer['zero_share'])
-                    tf.summary.scalar(f'groups_alive/{layer}', of_layer['groups_alive'])
-                    tf.summary.scalar(f'zero_activations/{layer}', figures['zero_activations'][layer])
-                    tf.summary.histogram(f'group_norms/{layer}', norms[layer])
-            self.writers[name].flush()
+                for layer, share in figures['zero_activations'].items():
+                    tf.summary.scalar(f'zero_activations/{layer}', share)
+        with self.writers['test'].as_default(step):
+            for measure in MEASURES:
+                tf.summary.scalar(f'sparsity/{measure}', sparsity[measure])
+            for layer, of_layer in sparsity['layers'].items():
+                tf.summary.scalar(f'zero_weights/{layer}', of_layer['zero_share'])
+                tf.summary.scalar(f'groups_alive/{layer}', of_layer['groups_alive'])
+                tf.summary.histogram(f'group_norms/{layer}', norms[layer])
+        for writer in self.writers.values():
+            writer.flush()
 
     def progress(self, steps, seconds):
         """Moves the bar on by `steps`, which took `seconds`."""
@@ -159,8 +179,8 @@ class Report:
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
         print(f'\n{figures["step"]:,} steps in {datetime.timedelta(seconds=round(seconds))}')
-        print(f'figures: {self.folder / "results.json"}')
-        print(f'curves:  tensorboard --logdir={shlex.quote(str(self.folder))}')
+        print(f'figures: {program.shown(self.folder / "results.json")}')
+        print(f'curves:  tensorboard --logdir={shlex.quote(str(program.shown(self.folder)))}')
 
     def close(self):
         """Takes the bar off the screen and closes TensorBoard's files."""

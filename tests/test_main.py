@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 import checkpoints
 import input_data
@@ -123,7 +124,7 @@ def test_the_run_folder_and_its_files(run_main, capsys):
     run_main(*SMALL)
     shown = capsys.readouterr().out
     folder, = pathlib.Path('logs').iterdir()
-    assert re.fullmatch('fake-[0-9a-f]{8}', folder.name) and f'folder: {folder.resolve()}\n' in shown
+    assert re.fullmatch('fake-[0-9a-f]{8}', folder.name) and f'folder: {folder}\n' in shown
     assert {path.name for path in folder.iterdir()} == {'settings.json', 'results.json', 'train', 'test',
                                                              'checkpoints'}
     settings, results = (json.loads((folder / name).read_text()) for name in ('settings.json', 'results.json'))
@@ -299,11 +300,13 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     events = event_accumulator.EventAccumulator(f'run/{part}', size_guidance={'tensors': 0, 'images': 0})
     events.Reload()
     layers = (*main.REGULARISED, 'softmax')
+    of_weights = {  # once, under test
+        *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity')),
+        *(f'{kind}/{layer}' for kind in ('zero_weights', 'groups_alive', 'group_norms') for layer in layers),
+        '_hparams_/experiment', '_hparams_/session_start_info'}
     assert set(events.Tags()['tensors']) == {
         'accuracy', 'images', *(f'loss/{term}' for term in ('cross_entropy', 'group_lasso', 'group_variance', 'total')),
-        *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity')),
-        *(f'{kind}/{layer}' for kind in ('zero_weights', 'groups_alive', 'zero_activations', 'group_norms')
-          for layer in layers), '_hparams_/session_start_info'}
+        *(f'zero_activations/{layer}' for layer in layers), *(of_weights if part == 'test' else ())}
     assert events.Graph().node
     nodes = {node.name.split('/')[0] for node in events.Graph().node}
     assert {'reshape', 'conv1', 'pool1', 'conv2', 'pool2', 'fc1', 'fc2', 'softmax'} <= nodes
@@ -315,7 +318,6 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     total = sum(values(f'loss/{term}')[4] for term in ('cross_entropy', 'group_lasso', 'group_variance'))
     np.testing.assert_allclose(values('loss/total')[4], total, rtol=1e-6)
     results = json.loads(pathlib.Path('run/results.json').read_text())['results']
-    np.testing.assert_allclose(values('sparsity/mean_of_four')[4], results['mean_of_four'], rtol=1e-6)
     net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     if part == 'train':  # the next batch, with dropout
         data = input_data.read_data_sets(fake_data=True)
@@ -326,12 +328,13 @@ def test_tensorboard_shows_what_it_should(run_main, part):
     terms = main.penalties(net.regularised(), 0.001, 0.01)
     for term, value in terms.items():
         np.testing.assert_allclose(values(f'loss/{term}')[0], value, rtol=1e-6)
-    for layer, weight in net.weights.items():  # the histogram's buckets: left, right, count
+    for layer, weight in net.weights.items() if part == 'test' else ():  # the histogram's buckets: left, right, count
         norms = np.linalg.norm(weight.numpy().reshape(-1, weight.shape[-1]), axis=0)
         buckets = values(f'group_norms/{layer}')[0]
         np.testing.assert_allclose([buckets[0, 0], buckets[-1, 1]], [norms.min(), norms.max()], rtol=1e-6)
     if part == 'test':  # all of the made-up test images are in one periodic evaluation
         np.testing.assert_allclose(values('accuracy')[4], results['test']['accuracy'], rtol=1e-6)
+        np.testing.assert_allclose(values('sparsity/mean_of_four')[4], results['mean_of_four'], rtol=1e-6)
     assert len(values('images')[0]) == 2 + 10  # width, height, and ten pictures
 
 
@@ -360,7 +363,7 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}
-    settings = {'max_steps': 1000, 'widths': [3, 4, 6, 5], 'batch_size': 100, 'seed': 77}
+    settings = dataclasses.asdict(main.Settings(max_steps=1000, widths=(3, 4, 6, 5), seed=77))
     show = report.Report(tmp_path, {'settings': settings, 'versions': {}}, data, net, 0)
     show.progress(40, 2.0)
     show.evaluation(100, **measured, penalties={'group_lasso': 10.0, 'group_variance': 20.0}, sparsity=sparsity,
@@ -382,16 +385,26 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
             return tf.make_ndarray(events.Tensors(tag)[0].tensor_proto)
 
         expected = {'accuracy': 0.25 + i / 2, 'loss/cross_entropy': 1.5 + i, 'loss/group_lasso': 10,
-                    'loss/group_variance': 20, 'loss/total': 31.5 + i, 'sparsity/mean_of_five': 0.61,
-                    'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
-        for j, name in enumerate(names):
-            expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j,
-                         f'zero_activations/{name}': i / 2 + j / 16}
-            assert abs(value(f'group_norms/{name}')[0, 0] - j) <= 0.5  # the histogram's left edge
+                    'loss/group_variance': 20, 'loss/total': 31.5 + i}
+        expected |= {f'zero_activations/{name}': i / 2 + j / 16 for j, name in enumerate(names)}
+        if part == 'test':
+            expected |= {'sparsity/mean_of_five': 0.61, 'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
+            for j, name in enumerate(names):
+                expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j}
+                assert abs(value(f'group_norms/{name}')[0, 0] - j) <= 0.5  # the histogram's left edge
         assert {tag: float(value(tag)) for tag in expected} == pytest.approx(expected)
         first = tf.io.decode_png(value('images')[2]).numpy()
         np.testing.assert_allclose(first / 255, getattr(data, part).images[0], atol=1 / 255)
-        assert b'seed' in events.summary_metadata['_hparams_/session_start_info'].plugin_data.content
+    experiment, trial = (
+        plugin_data_pb2.HParamsPluginData.FromString(events.summary_metadata[f'_hparams_/{name}'].plugin_data.content)
+        for name in ('experiment', 'session_start_info'))
+    columns = [column.name for column in experiment.experiment.hparam_infos]
+    assert columns[:3] == ['group_lasso', 'group_variance', 'random_sparsity'] and len(columns) == 12
+    assert {metric.name.tag for metric in experiment.experiment.metric_infos} == {
+        'accuracy', 'sparsity/mean_of_five', 'sparsity/mean_of_four', 'sparsity/global_sparsity'}
+    trial = trial.session_start_info
+    assert trial.group_name == tmp_path.name and set(trial.hparams) == set(columns)
+    assert trial.hparams['seed'].number_value == 77 and trial.hparams['widths'].string_value == '3,4,6,5'
 
 
 def test_evaluations_go_through_the_test_images_in_a_new_order_each_epoch(train, monkeypatch):

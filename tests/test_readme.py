@@ -2,17 +2,20 @@
 
 import dataclasses
 import inspect
+import io
 import re
 import shlex
 import sys
 import textwrap
 
+import docutils.core
 import numpy as np
 import pytest
 
 import benchmark
 import compare
 import compress
+import illustrate
 import main
 import pictures
 import program
@@ -20,6 +23,22 @@ from conftest import ROOT
 
 README = (ROOT / 'README.rst').read_text()
 COMMANDS = re.findall(r'^    (.*python .*)$', re.sub(r' *\\\n *', ' ', README), re.MULTILINE)  # a backslash goes on
+
+
+def test_it_is_a_page_without_a_warning_and_of_at_most_400_lines():
+    warnings = io.StringIO()
+    docutils.core.publish_string(README, writer='html5', settings_overrides={
+        'warning_stream': warnings, 'syntax_highlight': 'none', 'embed_stylesheet': False})
+    assert warnings.getvalue() == '' and README.count('\n') <= 400
+
+
+def test_every_picture_is_there_is_small_and_is_made_by_a_command_of_the_readme():
+    named = set(re.findall(r'_img/[a-z_0-9]+\.[a-z]+', README))
+    assert {'_img/training.csv', '_img/idea.png', '_img/varianceloss.gif', '_img/comparison.csv'} <= named
+    for name in [*named, *(path.relative_to(ROOT) for path in (ROOT / '_img').iterdir())]:
+        assert 0 < (ROOT / name).stat().st_size < 1e6, name
+    for tool in ('pictures.py --log_dir=', 'compare.py --figure', 'illustrate.py'):
+        assert f'python python/{tool}' in README
 
 
 def test_the_net_stands_there_as_it_stands_in_main():
@@ -30,7 +49,7 @@ def test_every_flag_is_there_and_no_other(monkeypatch):
     ours = {flag.name for group in main.FLAG_GROUPS for flag in main.FLAGS.get_flags_for_module(group)}
     tools = set()
     monkeypatch.setattr(program, 'define', lambda group, kind, name, *_, **__: tools.add(name))
-    for tool in (benchmark, compare, compress, pictures):
+    for tool in (benchmark, compare, compress, illustrate, pictures):
         tool.define_flags()
     assert {'rounds', 'seeds', 'output_dir', 'curve', 'log_dir', 'widths'} < tools
     assert set(re.findall(r'--([a-z_0-9]+)', README)) - {'logdir', 'help', 'sshlogin', 'array', 'wrap'} == ours | tools
