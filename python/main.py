@@ -494,7 +494,9 @@ def train(data, settings, log_dir=None, source=None):
         input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
     next_images = functools.partial(
         input_data.batch, *test_set, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
-    train_steps = training_loop(lenet, optimizer, next_batch, *lambdas)
+    # Traced once here: by a call, TensorFlow would count the runs of a process as retracing, and warn.
+    train_steps = training_loop(lenet, optimizer, next_batch, *lambdas).get_concrete_function(
+        *train_set, tf.TensorSpec([], tf.int32))
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
         step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
