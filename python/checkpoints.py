@@ -110,7 +110,8 @@ class Run:
           RunError: log_dir cannot be the name of a folder.
         """
         run_identity = identity(data, settings)
-        self.folder = program.local_folder(log_dir or default_log_dir(run_identity), 'log_dir').resolve()
+        folder = program.local_folder(log_dir or default_log_dir(run_identity), 'log_dir')
+        self.folder = pathlib.Path(os.path.realpath(folder))  # Path.resolve raises for links that go round in circles
         self.facts = {'settings': settings, 'identity': run_identity, 'data': source,
                       'versions': program.surroundings()}
         self.signal = 0

@@ -65,11 +65,13 @@ def prepare():
 def check_keras():
     """Raises RunError if Keras is not as `prepare` has it, in a process that did without."""
     import keras
-    for name, found, wanted in (('backend', keras.config.backend(), 'tensorflow'),
-                                ('floatx', keras.config.floatx(), 'float32')):
+    legacy = os.environ.get('TF_USE_LEGACY_KERAS', '0')
+    for name, found, wanted in (("Keras's backend", keras.config.backend(), 'tensorflow'),
+                                ("Keras's floatx", keras.config.floatx(), 'float32'),
+                                ('TF_USE_LEGACY_KERAS', '1' if legacy.lower() == 'true' else legacy, '0')):
         if found != wanted:
-            raise RunError(f"Keras's {name} is {found}, and a run needs {wanted}: choose that in keras.json, or in the "
-                           'environment, or by keras.config.')
+            raise RunError(f'{name} is {found}, and a run needs {wanted}: choose that in keras.json or in the '
+                           'environment, before Keras is imported.')
 
 
 def _open_standard_files():

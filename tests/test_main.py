@@ -225,8 +225,10 @@ def test_the_home_is_understood(run_main, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(SystemExit, match=r'error: --log_dir=.*file/run cannot be used'):
-        run_main(*SMALL, '--log_dir=file/run')
+    (tmp_path / 'circle').symlink_to('circle')
+    for name in ('file/run', 'circle', 'circle/run', 300 * 'a'):
+        with pytest.raises(SystemExit, match=f'^error: --log_dir=[^\\n]*{name} cannot be used[^\\n]*$'):
+            run_main(*SMALL, f'--log_dir={name}')
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):

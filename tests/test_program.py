@@ -142,6 +142,14 @@ def test_another_floatx_is_refused_by_name_where_nobody_has_prepared(tmp_path, f
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('choice', ['1', 'true', 'True'])
+def test_legacy_keras_is_refused_likewise(tmp_path, monkeypatch, choice):
+    monkeypatch.setenv('TF_USE_LEGACY_KERAS', choice)
+    with pytest.raises(program.RunError, match='^TF_USE_LEGACY_KERAS is 1, and a run needs 0[^\\n]*$'):
+        main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
 def test_without_a_home_the_flag_is_named(run_main, monkeypatch):
     def getpwuid(_):
         raise KeyError('no such user')
@@ -170,7 +178,7 @@ def test_a_reader_that_has_gone_costs_no_traceback(tmp_path, arguments):
 def test_ctrl_c_during_the_imports_costs_no_traceback(tmp_path, script):
     """It reaches all processes of the terminal: here a TensorFlow that sends it itself stands in for the real one."""
     (tmp_path / 'tensorflow.py').write_text(
-        'import os, signal, time\nos.killpg(0, signal.SIGINT)\ntime.sleep(0.5)\nraise ImportError("went on")')
+        'import os, signal, time\ntime.sleep(1)\nos.killpg(0, signal.SIGINT)\nraise ImportError("went on")')
     environment = {**OUTSIDE, 'PYTHONPATH': str(tmp_path)}
     done = python(ROOT / 'python' / f'{script}.py', '--help', env=environment, start_new_session=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')
