@@ -123,12 +123,11 @@ def test_signals_end_with_a_checkpoint(run_main, uninterrupted, tmp_path, number
     assert_same(tmp_path, uninterrupted, 600)
 
 
-def test_a_larger_max_steps_extends_a_finished_run(run_main, tmp_path, capsys):
-    run_main(*SHORT, f'--log_dir={tmp_path / "whole"}')
+def test_a_larger_max_steps_extends_a_finished_run(run_main, short, tmp_path, capsys):
     run_main(*SHORT, f'--log_dir={tmp_path / "parts"}', '--max_steps=3')
     run_main(*SHORT, f'--log_dir={tmp_path / "parts"}')
     assert 'continued from step 3' in capsys.readouterr().out
-    assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
+    assert_same(tmp_path / 'parts', short, 6)
     assert steps_saved(tmp_path / 'parts') == {3, 4, 6}
 
 
@@ -154,20 +153,36 @@ def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp
     assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)
 
 
+def continue_twice(folder):
+    """What a run asks of its folder, three times over: restore, save, and prune."""
+    data, settings = input_data.read_data_sets(fake_data=True), dataclasses.asdict(main.Settings())
+    for start, steps in ((0, (2, 4)), (4, (6,)), (6, ())):
+        net = tf.Module()
+        net.step = tf.Variable(0)
+        with checkpoints.Run(folder, data, settings) as run:
+            assert run.restore(6, net=net) == start == net.step
+            for step in steps:
+                net.step.assign(step)
+                run.save(step)
+
+
 @pytest.mark.parametrize('name', [
-    '[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d'])
+    '[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d', 'whole run[12]'])
 def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, tmp_path, capsys, name):
     """TensorFlow takes the paths of checkpoints as patterns; the neighbours' names are what these would match."""
-    neighbours = ['run1', 'run2', 'ab', 'a', 'b', '2 thesis', 'backslash']
+    neighbours = ['run1', 'run2', 'ab', 'a', 'b', '2 thesis', 'backslash', 'whole run1', 'whole run2']
     for other in neighbours:
         (tmp_path / other / 'checkpoints').mkdir(parents=True)
         for step in range(0, 10, 2):
             for suffix in ('index', 'data-00000-of-00001'):
                 (tmp_path / other / 'checkpoints' / f'step-{step}.{suffix}').write_text(other)
-    run_main(*SHORT, f'--log_dir={tmp_path / name}', '--max_steps=4')
-    run_main(*SHORT, f'--log_dir={tmp_path / name}')
-    shown = capsys.readouterr()
-    assert 'continued from step 4' in shown.out and shown.err == ''
+    if name.startswith('whole'):
+        run_main(*SHORT, f'--log_dir={tmp_path / name}', '--max_steps=4')
+        run_main(*SHORT, f'--log_dir={tmp_path / name}')
+        assert 'continued from step 4' in capsys.readouterr().out
+    else:
+        continue_twice(tmp_path / name)
+    assert capsys.readouterr().err == ''  # no checkpoint was passed over
     assert steps_saved(tmp_path / name) == {2, 4, 6} and len(list((tmp_path / name / 'checkpoints').iterdir())) == 7
     for other in neighbours:
         files = list((tmp_path / other / 'checkpoints').iterdir())
@@ -175,10 +190,18 @@ def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, t
     assert sorted(os.listdir(tmp_path)) == sorted([*neighbours, name])
 
 
+@pytest.fixture(scope='module')
+def short(run_main, tmp_path_factory):
+    """The folder of a finished run, to be copied."""
+    folder = tmp_path_factory.mktemp('short')
+    run_main(*SHORT, f'--log_dir={folder}')
+    return folder
+
+
 @pytest.mark.parametrize('left', ['results.json', 'train', 'test', 'checkpoints', 'checkpoints/checkpoint'])
-def test_a_run_whose_checkpoints_are_gone_does_not_start_anew_in_silence(run_main, tmp_path, left):
+def test_a_run_whose_checkpoints_are_gone_does_not_start_anew_in_silence(run_main, short, tmp_path, left):
     """Of a run's files only settings.json and `left` are there."""
-    run_main(*SHORT, f'--log_dir={tmp_path / "run"}')
+    shutil.copytree(short, tmp_path / 'run')
     for path in sorted((tmp_path / 'run').rglob('*'), reverse=True):  # what is inside a folder before it
         name = path.relative_to(tmp_path / 'run').as_posix()
         if not (name == 'settings.json' or name.startswith(left + '/') and left != 'checkpoints'
@@ -205,9 +228,8 @@ def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_pat
 
 
 @pytest.mark.parametrize('damage', ['cut short', 'other bytes', 'no data'])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run_main, tmp_path, capsys, damage):
-    run_main(*SHORT, f'--log_dir={tmp_path / "run"}')
-    shutil.copytree(tmp_path / 'run', tmp_path / 'whole')
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run_main, short, tmp_path, capsys, damage):
+    shutil.copytree(short, tmp_path / 'run')
     data = tmp_path / 'run' / 'checkpoints' / 'step-6.data-00000-of-00001'
     content = data.read_bytes()
     if damage == 'no data':
@@ -219,11 +241,11 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run_main, tmp_path, 
     shown = capsys.readouterr()
     assert shown.err.startswith(f'warning: {tmp_path / "run" / "checkpoints" / "step-6"} cannot be read')
     assert 'continued from step 4' in shown.out
-    assert_same(tmp_path / 'run', tmp_path / 'whole', 6)
+    assert_same(tmp_path / 'run', short, 6)
 
 
-def test_checkpoints_that_cannot_be_read_are_never_a_silent_start(run_main, tmp_path):
-    run_main(*SHORT, f'--log_dir={tmp_path}')
+def test_checkpoints_that_cannot_be_read_are_never_a_silent_start(run_main, short, tmp_path):
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / 'checkpoints').glob('*.data*'):
         path.write_bytes(b'')
     before = {path: path.read_bytes() for path in (tmp_path / 'checkpoints').iterdir()}

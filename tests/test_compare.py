@@ -120,7 +120,7 @@ def wait_for(path, process):
 
 def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     """First the program alone: its child lives on and holds the run's folder, so other runs come first. Then both."""
-    folder, steps = tmp_path / 'runs' / COMMON.format(1500), '--max_steps=1500'
+    folder, steps = tmp_path / 'runs' / COMMON.format(600), '--max_steps=600'
     first = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL)
     wait_for(folder / 'ssl-lasso-0.1-seed-3' / 'settings.json', first)
     first.kill()
@@ -130,7 +130,7 @@ def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     wait_for(folder / 'scn-share-0.5-seed-3' / 'checkpoints' / 'step-250.index', second)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    assert compare.train_all(jobs(tmp_path, steps=1500), tmp_path / 'it.csv') == []
+    assert compare.train_all(jobs(tmp_path, steps=600), tmp_path / 'it.csv') == []
     found = compare.read(tmp_path / 'it.csv')
     assert sorted(row['method'] for row in found) == ['dense', 'gss', 'scn', 'ssl']
     log = (folder / 'ssl-lasso-0.1-seed-3.log').read_text()
