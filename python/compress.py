@@ -146,7 +146,8 @@ def load_run(folder, data_dir):
     path = folder / 'settings.json'
     try:
         facts = json.loads(path.read_text())
-        settings, identity = main.Settings(**facts['settings']), facts['identity']
+        used = {name: facts['settings'][name] for name in ('widths', 'sparsity_threshold', 'random_sparsity', 'seed')}
+        settings, identity = main.Settings(**used, group_variance=0), facts['identity']
         # Runs of earlier versions do not say where their data came from.
         source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
                                        'seed': settings.seed}

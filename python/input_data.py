@@ -94,7 +94,8 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
       [N, height, width, channels] in [0, 1], labels int64 [N] in 0..9.
 
     Raises:
-      DataError: no such folder can be, or a file is broken, does not fit its partner, or cannot be downloaded.
+      program.RunError: no such folder can be.
+      DataError, which is one: a file is broken, does not fit its partner, or cannot be downloaded.
     """
     if fake_data:
         return _fake(seed)

@@ -23,6 +23,7 @@ import pytest
 import requests
 
 import input_data
+import program
 from input_data import CIFAR10_ARCHIVE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 NAMES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
@@ -386,25 +387,25 @@ def test_the_real_images_of_cifar10():
 @pytest.mark.parametrize('name', ['gs://bucket/mnist', 's3://b/x', 'http://host/x', 'file:///tmp/x', 'hdfs://h'])
 @pytest.mark.parametrize('dataset', ['mnist', 'cifar10'])
 def test_addresses_are_refused(name, dataset):
-    with pytest.raises(input_data.DataError, match=f'^--data_dir={name} .*only local folders work.*$'):
+    with pytest.raises(program.RunError, match=f'^--data_dir={name} .*only local folders work.*$'):
         input_data.read_data_sets(name, dataset=dataset)
 
 
 @pytest.mark.parametrize('name', ['a:b', 'C:\\x', 'x/a://b', 'gs:', ':', '/a//b', 'gs:/x'])
 def test_names_that_only_look_like_addresses_are_folders(name):
-    assert input_data.local_folder(name, 'log_dir') == pathlib.Path(name)
+    assert program.local_folder(name, 'log_dir') == pathlib.Path(name)
 
 
 def test_a_home_that_is_not_there_is_one_line(monkeypatch):
-    with pytest.raises(input_data.DataError, match='^--data_dir=~nosuchuser/x: .*without ~.$'):
+    with pytest.raises(program.RunError, match='^--data_dir=~nosuchuser/x: .*without ~.$'):
         input_data.read_data_sets('~nosuchuser/x')
-    with pytest.raises(input_data.DataError, match='^--log_dir=~nosuchuser/x: .*'):
-        input_data.local_folder('~nosuchuser/x', 'log_dir')
+    with pytest.raises(program.RunError, match='^--log_dir=~nosuchuser/x: .*'):
+        program.local_folder('~nosuchuser/x', 'log_dir')
 
     monkeypatch.delenv('HOME')
     monkeypatch.setattr(pwd, 'getpwuid', lambda _: {}['no entry'])
     for dataset in ('mnist', 'fashion_mnist', 'cifar10'):
-        with pytest.raises(input_data.DataError, match='^--data_dir=~/.cache/.*no such home folder.* without ~.$'):
+        with pytest.raises(program.RunError, match='^--data_dir=~/.cache/.*no such home folder.* without ~.$'):
             input_data.read_data_sets(dataset=dataset)
 
 
