@@ -500,7 +500,7 @@ def train(data, settings, log_dir=None, source=None):
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
         step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
-        train_steps(*train_set, tf.constant(0))  # traced here, so that no timing includes that
+        train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
