@@ -13,6 +13,10 @@ from keras import ops
 class GuidedSparsity(keras.regularizers.Regularizer):
     """lambda_g * sum_g ||W_g||_2 + lambda_v / Var_g(||W_g||_2^2) of one layer: main.group_lasso and group_variance.
 
+    It is for layers whose kernel has the outputs on the last axis: Dense and Conv1D to Conv3D. It is not for transposed
+    convolutions (outputs on the last axis but one), depthwise and separable ones (the last two axes together),
+    EinsumDense and attention (heads and features), or the recurrent layers (the gates of a unit lie apart).
+
     Args:
       group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's; 0 drops a term.
         A layer with one output, or with equal ones as after a constant initializer, needs group_variance=0.

@@ -53,14 +53,11 @@ class Settings(program.Checked):
     widths: tuple = program.setting(
         (64, 128, 512, 256), 'Net', 'Outputs of conv1, conv2, fc1 and fc2.', lambda widths: len(widths) == 4 and all(
             1 <= n < 10**6 for n in widths), 'four whole numbers from 1 to 999999, such as 64,128,512,256')
-    dropout: float = program.setting(
-        0.8, 'Net', 'Probability of KEEPING an output of fc1 and fc2 in training.',
-        lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1')  # 1 - 1e-320 is 1, too
-    group_lasso: float = program.not_negative(
-        0.001, 'Sparsity', 'lambda_g, the coefficient of the group lasso; 0 drops the term.')
+    dropout: float = program.setting(0.8, 'Net', 'Probability of KEEPING an output of fc1 and fc2 in training.',
+                                     lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1')  # 1 - 1e-320 is 1, too
+    group_lasso: float = program.not_negative(0.001, 'Sparsity', 'lambda_g, of the group lasso; 0 drops the term.')
     group_variance: float = program.not_negative(
-        0.01, 'Sparsity', 'lambda_v, the coefficient of the inverse variance; 0 drops the term, which leaves SSL. With '
-        'both 0 the net is dense.')
+        0.01, 'Sparsity', 'lambda_v, of the inverse variance; 0 drops the term: SSL. With both 0 the net is dense.')
     sparsity_threshold: float = program.not_negative(
         0.001, 'Sparsity', 'A weight of this magnitude or less counts as zero, in evaluation.')
     random_sparsity: float = program.setting(  # ours, for a baseline
@@ -69,13 +66,11 @@ class Settings(program.Checked):
     max_steps: int = program.count(100000, 'Training', 'Steps to train.', least=0)
     learning_rate: float = program.setting(
         0.0001, 'Training', "Adam's learning rate.", lambda r: 0 < r < program.FLOAT32_MAX, 'finite and above 0')
-    final_learning_rate: float = program.not_negative(  # ours; the rate is constant in the paper
-        None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; --max_steps then belongs to '
-        'what makes a run. None: it is constant.')
+    final_learning_rate: float = program.not_negative(  # ours
+        None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; None: it is constant.')
     batch_size: int = program.count(100, 'Training', 'Images a step.', most=10**5)
     seed: int = program.count(  # ours; that of the authors is not known
-        0, 'Training', 'Decides the initial weights, the order of the images, dropout, masks and --fake_data.', least=0,
-        most=2**31 - 1)
+        0, 'Training', 'Of initial weights, the order of images, dropout, masks and --fake_data.', 0, 2**31 - 1)
     eval_interval: int = program.count(100, 'Output', 'Steps between evaluations.')
     checkpoint_interval: int = program.count(250, 'Output', 'Steps between checkpoints.')  # ours
 
@@ -126,10 +121,7 @@ def group_lasso(weights):
 
     Args:
       weights: list of float tensors W_l of any rank with the outputs on the last axis; the group W_l,g is all that
-        feeds output g. So it is for Keras's Dense and Conv1D to Conv3D. It is not for its transposed convolutions
-        (outputs on the last axis but one), depthwise and separable ones (the last two axes together), EinsumDense
-        and attention (heads and features), or the recurrent layers (the gates of a unit lie apart): transpose or
-        reshape those first.
+        feeds output g. keras_regularizer.py says of which Keras layers that is true.
 
     Returns:
       Scalar of the weights' dtype.
@@ -353,10 +345,7 @@ class LeNet(tf.Module):
 
     @tf.function(autograph=False)  # reading all that is called here for Python's own if and for would take seconds
     def measure(self, images, labels, training_status):
-        """The figures of one batch.
-
-        Args:
-          images: float32 [N, height, width, channels]. labels: int64 [N].
+        """The figures of one batch: images, float32 [N, height, width, channels], and labels, int64 [N].
 
         Returns:
           Dict of scalars: cross_entropy, float32; accuracy, float64, so that 0.9 is 0.9; and zero_activations, a dict
@@ -376,9 +365,7 @@ EVALUATED = 1000  # test images of a periodic evaluation: the authors' program
 def evaluate(lenet, images, labels, batch_size=200):
     """The figures of `measure`, as floats, for any number of images: dropout off, weights thresholded.
 
-    Args:
-      images, labels: arrays or tensors of as many rows.
-      batch_size: int, bounds the memory of the activations; our choice.
+    `batch_size` bounds the memory of the activations; our choice.
     """
     parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
     figures = [lenet.measure(*part, training_status=False) for part in parts]
@@ -387,14 +374,9 @@ def evaluate(lenet, images, labels, batch_size=200):
 
 
 def accuracies(lenet, data):
-    """Accuracy on all images of the test and the validation set, thresholded and as trained.
+    """Of an input_data.DataSets: dict from `test` and `validation` to the figures of all their images.
 
-    Args:
-      data: input_data.DataSets.
-
-    Returns:
-      Dict from `test` and `validation` to dicts of floats: accuracy and cross_entropy, both thresholded, and
-      accuracy_as_trained.
+    These are floats: accuracy and cross_entropy, both thresholded, and accuracy_as_trained.
     """
     figures, as_trained = {}, lenet.at_threshold(0.0)
     for part, dataset in (('test', data.test), ('validation', data.validation)):
@@ -500,7 +482,7 @@ def train(data, settings, log_dir=None, source=None):
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
         step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
-        train_steps(*train_set, tf.constant(0))  # traced here, so that no timing includes that
+        train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
