@@ -206,7 +206,7 @@ def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
 NOTEBOOK = """
 import os, runpy, signal, sys, types
 sys.modules['IPython'] = types.ModuleType('IPython')
-sys.modules['IPython'].get_ipython = lambda: None  # matplotlib asks
+vars(sys.modules['IPython']).update(get_ipython=lambda: None, version_info=(9, 0))  # matplotlib asks
 
 class Screen:
     def __init__(self, stream):
