@@ -17,8 +17,6 @@ import signal
 import subprocess
 import sys
 
-from absl import app, flags, logging
-
 
 class RunError(Exception):
     """Something that the user can mend; the message says what, in one line, and what to do."""
@@ -46,6 +44,10 @@ def prepare():
 
     In a notebook itself, TensorFlow may be there already, and the screen, Ctrl-C and matplotlib are the notebook's.
     """
+    in_notebook = 'IPython' in sys.modules
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN and not in_notebook:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports, absl's too: no page of traceback
+    from absl import flags
     for name in [*flags.FLAGS]:
         if flags.FLAGS[name] in _defined:  # by an earlier program of a notebook
             delattr(flags.FLAGS, name)
@@ -53,10 +55,8 @@ def prepare():
     for name in [name for name in os.environ if name.startswith('KERAS_')]:
         del os.environ[name]
     os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull)
-    if 'IPython' in sys.modules:
+    if in_notebook:
         return
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports: no page of traceback
     os.environ['MPLBACKEND'] = 'agg'
     _open_standard_files()
     _import_tensorflow_quietly()
@@ -237,6 +237,7 @@ def define(group, kind, name, default, text, valid=None, bounds=None, **options)
       bounds: what `valid` asks for, as text.
       options: more arguments of absl's.
     """
+    from absl import flags
     # allow_override: absl's logging has a log_dir, too.
     getattr(flags, f'DEFINE_{kind}')(name, default, help=text, module_name=group, allow_override=True, **options)
     _defined.append(flags.FLAGS[name])
@@ -255,6 +256,7 @@ def parse_flags(doc, groups, argv):
       doc: the program's docstring, for --help. groups: the headings of its flags.
       argv: the command line, the program's name first.
     """
+    from absl import flags
     if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
         print(doc, *map(flags.FLAGS.module_help, groups), sep='\n', flush=True)
         sys.exit()
@@ -289,6 +291,8 @@ def one_line_errors():
 
 def run(main, doc, groups):
     """Runs a program: `main`, a function without arguments, once the command line has been parsed."""
+    from absl import app, logging
+
     def parse(argv):
         with one_line_errors():
             parse_flags(doc, groups, argv)

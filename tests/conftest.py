@@ -46,7 +46,7 @@ def run_main():
 def run_tool():
     """The same for a tool, which has flags of its own: run_tool(compare, '--flag=value', ...)."""
     def run(tool, *arguments):
-        flags, numbers = program.flags.FLAGS, (signal.SIGTERM, signal.SIGHUP)
+        flags, numbers = main.FLAGS, (signal.SIGTERM, signal.SIGHUP)
         before, handlers = {name: flags[name] for name in flags}, [signal.getsignal(number) for number in numbers]
         tool.define_flags()
         try:
