@@ -80,7 +80,7 @@ def read_newest(folder, checkpoint):
         except Exception as error:  # a damaged file shows itself in many ways
             print(f'warning: {folder / path} cannot be read, the one before it is tried ({first_line(error)})',
                   file=sys.stderr)
-    if any(found):
+    if max(found, default=0) > 0:
         raise RunError(f'none of the checkpoints in {folder / "checkpoints"} can be read. Give another --log_dir.')
     return None
 

@@ -8,7 +8,7 @@ where g runs over the groups of layer l: all weights that feed one output. The g
 zero; the inverse variance, the paper's attention, pulls the groups of a layer apart, so that some stay alive.
 
     python main.py --max_steps=100000                     the paper's run
-    python main.py --dataset=mnist_5k --max_steps=500     nothing to download; 94% of the test digits in a minute
+    python main.py --dataset=mnist_5k --max_steps=500     nothing to download
     python main.py --group_variance=0                     SSL: the group lasso alone
     python main.py --group_lasso=0 --group_variance=0     dense; with --random_sparsity=0.9: sparsely connected
 
@@ -45,7 +45,7 @@ FLAG_GROUPS = ('Data', 'Net', 'Sparsity', 'Training', 'Output')
 
 @dataclasses.dataclass(frozen=True)
 class Settings(program.Checked):
-    """All that makes a run, besides its data: one flag each; raises checkpoints.RunError for what is out of bounds.
+    """All that makes a run, besides its data: one flag each; raises program.RunError for what is out of bounds.
 
     The paper has lambda_g and lambda_v as symbols. Their values, and all others that are not called ours, are those of
     the authors' program.
@@ -54,7 +54,7 @@ class Settings(program.Checked):
         (64, 128, 512, 256), 'Net', 'Outputs of conv1, conv2, fc1 and fc2.', lambda widths: len(widths) == 4 and all(
             1 <= n < 10**6 for n in widths), 'four whole numbers from 1 to 999999, such as 64,128,512,256')
     dropout: float = program.setting(0.8, 'Net', 'Probability of KEEPING an output of fc1 and fc2 in training.',
-                                     lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1')  # 1 - 1e-320 is 1, too
+                                     lambda p: 1 - p < 1 and p <= 1, 'above 0 and at most 1')  # 1 - p may round to 1
     group_lasso: float = program.not_negative(0.001, 'Sparsity', 'lambda_g, of the group lasso; 0 drops the term.')
     group_variance: float = program.not_negative(
         0.01, 'Sparsity', 'lambda_v, of the inverse variance; 0 drops the term: SSL. With both 0 the net is dense.')
@@ -77,10 +77,10 @@ class Settings(program.Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.group_variance and 1 in self.widths:
-            raise checkpoints.RunError('one group has no variance: make every one of --widths at least 2, or give '
+            raise program.RunError('one group has no variance: make every one of --widths at least 2, or give '
                                        '--group_variance=0.')
         if (self.final_learning_rate or 0) > self.learning_rate:
-            raise checkpoints.RunError('the rate falls: --final_learning_rate must be at most --learning_rate.')
+            raise program.RunError('the rate falls: --final_learning_rate must be at most --learning_rate.')
 
 
 def define_flags():
@@ -181,16 +181,18 @@ def sparsity(weights, threshold):
 
 
 def macs(image_shape, widths):
-    """Multiply-accumulates of the forward pass for one image, by layer, as a dict of ints; biases are not counted.
+    """Multiply-accumulates of the forward pass for one image, by layer, as a dict of ints.
+
+    Biases are not counted, and windows at the border count in full.
 
     Args:
       image_shape: (height, width, channels).
       widths: outputs of conv1, conv2, fc1 and fc2.
     """
     (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
-    half, quarter = (math.ceil(height / n) * math.ceil(width / n) for n in (2, 4))  # positions after each pooling
-    return {'conv1': height * width * 25 * channels * conv1, 'conv2': half * 25 * conv1 * conv2,
-            'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
+    places, once_pooled, twice_pooled = (math.ceil(height / n) * math.ceil(width / n) for n in (1, 2, 4))
+    return {'conv1': places * 5 * 5 * channels * conv1, 'conv2': once_pooled * 5 * 5 * conv1 * conv2,
+            'fc1': twice_pooled * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
 
 
 def sparsity_figures(lenet):
@@ -199,13 +201,16 @@ def sparsity_figures(lenet):
     Returns:
       The three measures of sparsity, each by its name; the weights left and in all; by layer the share of zeros, the
       groups alive (with any weight left), all groups, and the two largest norms, because one group may carry a layer's
-      whole variance; the multiply-accumulates for one image without the dead groups, and with them.
+      whole variance; the multiply-accumulates for one image without the dead groups, and with them. (A dead group still
+      sends the constant relu(bias), which compress.py moves into the next layer; it also cuts what nothing reads.)
     """
     layers = {}
     for name, weight in lenet.weights.items():
-        norms = group_norms(sparsify(weight, lenet.threshold)).numpy()
-        layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]), 'groups': len(norms),
-                        'groups_alive': int(np.sum(norms > 0)), 'largest_norms': np.sort(norms)[:-3:-1].tolist()}
+        kept = sparsify(weight, lenet.threshold)
+        alive = tf.reduce_any(kept != 0, axis=list(range(len(kept.shape) - 1)))
+        layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]), 'groups': kept.shape[-1],
+                        'groups_alive': int(tf.math.count_nonzero(alive)),
+                        'largest_norms': sorted(group_norms(kept).numpy().tolist(), reverse=True)[:2]}
     mean_of_five, left = sparsity(list(lenet.weights.values()), lenet.threshold)
     mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
     total = sum(math.prod(w.shape) for w in lenet.weights.values())
@@ -236,7 +241,9 @@ class LeNet(tf.Module):
 
     Attributes:
       weights, biases: dicts from layer name to float32 variable, outputs on the last axis.
+      masks: dict from layer name to float32 tensor of zeros and ones, for random connections alone.
       step: int64 scalar variable, the training steps done.
+      image_shape, widths, threshold: as in the arguments.
     """
 
     def __init__(self, image_shape, settings):
@@ -255,7 +262,7 @@ class LeNet(tf.Module):
         self.net(tf.zeros([1, *image_shape]), training_status=False)  # each layer's first call creates its variables
 
     def parameters(self, layer_name, w_shape, b_shape, training_status):
-        """The layer's weights (masked, or thresholded, as the case may be) and biases; creates them if need be."""
+        """The layer's weights, masked if it has a mask and in evaluation thresholded, and biases; creates both."""
         if layer_name not in self.weights:
             # Truncated normal of 0.1, and 0.1: the authors' program.
             initial = 0.1 * tf.random.stateless_truncated_normal(w_shape, op_seed(self.seed, f'{layer_name}/weights'))
@@ -338,12 +345,15 @@ class LeNet(tf.Module):
         return [self.weights[name] for name in REGULARISED]
 
     def at_threshold(self, threshold):
-        """The same net on the same variables, thresholded elsewhere in evaluation; at 0 it is the net as trained."""
+        """The same net on the same variables, thresholded elsewhere in evaluation; at 0 it is the net as trained.
+
+        It is another object, because `measure` is traced once an object, with its threshold.
+        """
         other = copy.copy(self)
         other.threshold = threshold
         return other
 
-    @tf.function(autograph=False)  # reading all that is called here for Python's own if and for would take seconds
+    @tf.function(autograph=False)  # AutoGraph would take seconds to find no `if` and `for` of tensors in all this
     def measure(self, images, labels, training_status):
         """The figures of one batch: images, float32 [N, height, width, channels], and labels, int64 [N].
 
@@ -409,10 +419,12 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
         loss = tf.add_n([cross_entropy(logits, labels), *terms.values()])
     variables = lenet.trainable_variables
     gradients = tape.gradient(loss, variables)
-    finite = tf.reduce_all(tf.math.is_finite([tf.reduce_sum(t) for t in (loss, *gradients)]))
+    # Squared, as Adam does with a gradient: its average of infinite squares would break a weight one step later.
+    finite = tf.reduce_all(tf.math.is_finite([tf.nn.l2_loss(t) for t in (loss, *gradients)]))
 
     def apply():
-        # As optimizer.apply_gradients, with which TensorFlow never lets go of this graph and all that it refers to.
+        # What optimizer.apply_gradients does for plain Adam. The call itself keeps each run's graph and variables alive
+        # for good (TensorFlow 2.21, Keras 3; tests/test_main.py looks for what a run leaves behind).
         rate = optimizer.learning_rate
         for variable, gradient in zip(variables, gradients, strict=True):
             optimizer.update_step(gradient, variable, rate)
@@ -426,10 +438,8 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
 def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
     """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
 
-    It stops at the first that is not. The data are arguments of each call, not captured: a graph is freed late, and all
-    that it has captured with it. A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the
-    paper's, on two cores (python/benchmark.py --widths=4,4,8,8): the host's share, which counts the more the faster the
-    machine.
+    It stops at the first that is not. The data are arguments, so that no graph keeps them alive. A call for each step
+    takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the paper's, on two cores (python/benchmark.py).
     """
     @tf.function(autograph=False)
     def train_steps(images, labels, count):
@@ -440,7 +450,11 @@ def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
 
 
 def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
-    """The loss taken apart, for `report.explain`: dict from a term's name to a function that computes it."""
+    """The loss taken apart for `report.explain`, in the order in which its terms are suspected.
+
+    Returns:
+      Dict from a term's name to a function that computes it.
+    """
     def penalty(layer, term):
         return lambda: penalties([lenet.weights[layer]], lambda_g, lambda_v)[term]
 
@@ -464,8 +478,8 @@ def train(data, settings, log_dir=None, source=None):
       (dict of the final figures, as in results.json; the LeNet).
 
     Raises:
-      checkpoints.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
-      checkpoints.Interrupted: by a signal, after a checkpoint.
+      program.RunError: the folder or its checkpoints cannot be used, or the loss is no longer finite.
+      program.Interrupted: by a signal, after a checkpoint.
     """
     program.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
@@ -481,7 +495,8 @@ def train(data, settings, log_dir=None, source=None):
         *train_set, tf.TensorSpec([], tf.int32))
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
-        step, steps_per_call = run.restore(settings.max_steps, net=lenet, optimizer=optimizer), 1
+        step = run.restore(settings.max_steps, net=lenet, optimizer=optimizer)
+        steps_per_call = 1
         train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
@@ -496,7 +511,7 @@ def train(data, settings, log_dir=None, source=None):
                 interval - step % interval for interval in (settings.eval_interval, settings.checkpoint_interval)))
             started = time.perf_counter()
             if not train_steps(*train_set, tf.constant(count)):
-                raise checkpoints.RunError(f'at step {int(lenet.step)} this is no longer finite: ' + report.explain(
+                raise program.RunError(f'at step {int(lenet.step)} this is no longer finite: ' + report.explain(
                     terms_by_layer(lenet, *next_batch(*train_set), *lambdas), lenet.trainable_variables))
             seconds = time.perf_counter() - started
             step += count
@@ -505,11 +520,11 @@ def train(data, settings, log_dir=None, source=None):
             if run.signal or step % settings.checkpoint_interval == 0 or step == settings.max_steps:
                 run.save(step)
             if run.signal:
-                raise checkpoints.Interrupted(run.signal, step)
+                raise program.Interrupted(run.signal, step)
 
         figures = {'step': step, **sparsity_figures(lenet), **accuracies(lenet, data)}
         if not math.isfinite(figures['test']['cross_entropy']):
-            raise checkpoints.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
+            raise program.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
         show.end(figures)
     return figures, lenet
 

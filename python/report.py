@@ -35,7 +35,7 @@ def explain(terms, variables):
         with tf.GradientTape() as tape:
             value = term()
         gradients = tape.gradient(value, variables)
-        return all(np.isfinite(t).all() for t in (value, *gradients) if t is not None)
+        return all(np.isfinite(tf.nn.l2_loss(t)) for t in (value, *gradients) if t is not None)
 
     *_, last = terms
     name = next((name for name, term in terms.items() if not is_finite(term)), last)
@@ -91,7 +91,7 @@ class Report:
                     tf.summary.image('images', getattr(data, name).images[:10], max_outputs=10)
         if step == 0:
             self._show_trial()
-        self.started = time.perf_counter()
+        self.first, self.started = step, time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
         self.bar = tqdm(total=settings['max_steps'], initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
@@ -130,7 +130,7 @@ class Report:
         left = (self.facts['settings']['max_steps'] - step) / speed if speed else 0
         self.bar.write(
             f'step {step:6d}  test accuracy {test["accuracy"]:7.2%}  cross-entropy {test["cross_entropy"]:7.4f}  '
-            f'sparsity {sparsity["mean_of_five"]:.4f}  weights left {sparsity["weights_left"]:9,d}'
+            f'mean of five {sparsity["mean_of_five"]:.4f}  weights left {sparsity["weights_left"]:9,d}'
             + (f'  {speed * self.facts["settings"]["batch_size"]:6,.0f} images/s  '
                f'{datetime.timedelta(seconds=round(left))} left' if speed else ''), file=sys.stdout)
         self.steps, self.seconds = 0, 0.0
@@ -162,7 +162,8 @@ class Report:
         """Writes results.json, then prints the final table: the reader of the output may have gone by now."""
         seconds = time.perf_counter() - self.started
         checkpoints.write_json(self.folder / 'results.json',
-                               {**self.facts, 'results': figures, 'seconds': round(seconds, 1)})
+                               {**self.facts, 'results': figures, 'steps_timed': figures['step'] - self.first,
+                                'seconds': round(seconds, 1)})
         self.close()
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
@@ -178,7 +179,8 @@ class Report:
         for part in ('test', 'validation'):
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
-        print(f'\n{figures["step"]:,} steps in {datetime.timedelta(seconds=round(seconds))}')
+        print(f'\n{figures["step"] - self.first:,} of {figures["step"]:,} steps in '
+              f'{datetime.timedelta(seconds=round(seconds))}')
         print(f'figures: {program.shown(self.folder / "results.json")}')
         print(f'curves:  tensorboard --logdir={shlex.quote(str(program.shown(self.folder)))}')
 

@@ -88,7 +88,7 @@ def test_a_cell_holds_the_figure_of_its_name():
     layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)]}
               for i, name in enumerate(main.REGULARISED)}
     row = compare.row_of({
-        'identity': {'dataset': 'here'}, 'seconds': 7.5, 'versions': {'python': '3', 'cores': 2},
+        'identity': {'dataset': 'here'}, 'seconds': 7.5, 'steps_timed': 9, 'versions': {'python': '3', 'cores': 2},
         'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2,
                      'random_sparsity': 0.0, 'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5},
         'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}})

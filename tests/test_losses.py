@@ -125,6 +125,13 @@ def test_multiply_accumulates_are_counted_where_the_weights_are_used(shape):
     assert main.macs(shape, (3, 4, 6, 5)) == expected
 
 
+def test_a_group_is_alive_as_long_as_any_weight_is_left_however_small():
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5), sparsity_threshold=0))
+    net.weights['fc2'].assign(tf.fill(net.weights['fc2'].shape, 1e-30))  # the square is 0 in float32
+    layer = main.sparsity_figures(net)['layers']['fc2']
+    assert layer['zero_share'] == 0 and layer['groups_alive'] == 5
+
+
 def test_dead_groups_are_left_out_of_the_multiply_accumulates():
     net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     for name, dead in (('conv1', 1), ('conv2', 2), ('fc1', 3), ('fc2', 4)):

@@ -373,8 +373,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     show.end({'step': 1000, **sparsity, 'test': {'accuracy': 0.91, 'accuracy_as_trained': 0.92},
               'validation': {'accuracy': 0.93, 'accuracy_as_trained': 0.94}})
     shown = ' '.join(capsys.readouterr().out.split())
-    for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 sparsity 0.6100 weights left 1,234 2,000 images/s '
-                 '0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
+    for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 mean of five 0.6100 weights left 1,234 2,000 '
+                 'images/s 0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
                  'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
                  'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765',
                  'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):

@@ -189,6 +189,21 @@ def test_one_step_changes_every_variable():
     assert net.step == 1
 
 
+def test_a_gradient_whose_square_is_not_finite_changes_nothing():
+    """It would break Adam's average of squares, and with the next step the weights."""
+    net, (images, labels) = make_net(), some_images()
+    before, optimizer = values(net), tf.keras.optimizers.Adam(0.01)
+    optimizer.build(net.trainable_variables)
+    with tf.GradientTape() as tape:
+        loss = main.penalties(net.regularised(), 1e22, 0)['group_lasso']
+    assert all(np.isfinite(gradient).all() for gradient in tape.gradient(loss, net.regularised()))
+    assert not main.training_step(net, optimizer, images, labels, 1e22, 0)
+    for name, value in values(net).items():
+        np.testing.assert_array_equal(value, before[name])
+    terms = main.terms_by_layer(net, images, labels, 1e22, 0)
+    assert main.report.explain(terms, net.trainable_variables).startswith('group_lasso of conv1. Try a smaller')
+
+
 def test_zero_coefficients_give_plain_cross_entropy():
     """The step's gradients, read off plain gradient descent with rate 1, are those of the cross-entropy alone."""
     net, (images, labels) = make_net(), some_images()
