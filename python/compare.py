@@ -165,7 +165,8 @@ def row_of(content):
     settings, results, layers = content['settings'], content['results'], content['results']['layers']
     cells = {**settings, **results, 'method': figure.method(settings), 'dataset': content['identity']['dataset'],
              'widths': '-'.join(map(str, settings['widths'])), 'steps': results['step'],
-             'seconds': content['seconds'] if content.get('steps_timed', results['step']) == results['step'] else '',  # not if resumed
+             # of a whole run alone, not of one that was resumed
+             'seconds': content['seconds'] if content.get('steps_timed', results['step']) == results['step'] else '',
              'versions': '; '.join(f'{name} {version}' for name, version in content['versions'].items())}
     for part in ('test', 'validation'):
         cells |= {f'{part}_{name}': results[part][name] for name in ('accuracy', 'accuracy_as_trained')}
