@@ -191,16 +191,18 @@ def export(net, folder, name):
     """Writes a `Net` as the SavedModel `name` and the TFLite file `name`.tflite, for batches of any size."""
     images = tf.TensorSpec([None, *net.image_shape], tf.float32, name='images')
     signature = tf.function(lambda images: {'logits': net(images)}, autograph=False).get_concrete_function(images)
-    tf.saved_model.save(net, str(folder / name), signatures=signature)
-    with quiet():
-        lite = tf.lite.TFLiteConverter.from_saved_model(str(folder / name)).convert()
+    with contextlib.chdir(folder):  # for TensorFlow takes a path as a pattern, see checkpoints.read_newest
+        tf.saved_model.save(net, name, signatures=signature)
+        with quiet():
+            lite = tf.lite.TFLiteConverter.from_saved_model(name).convert()
     (folder / f'{name}.tflite').write_bytes(lite)
 
 
 def load(path):
     """Loads what `export` wrote: a function from images to logits, arrays of the shapes in `Net`."""
     if path.is_dir():
-        loaded = tf.saved_model.load(str(path))
+        with contextlib.chdir(path.parent):
+            loaded = tf.saved_model.load(path.name)
         return lambda images: loaded.signatures['serving_default'](images=tf.constant(images))['logits'].numpy()
     with quiet():
         lite = interpreter.Interpreter(str(path), num_threads=os.cpu_count())
@@ -288,7 +290,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     folder = program.local_folder(log_dir, 'log_dir').resolve()
     output = program.local_folder(output_dir or folder / 'compressed', 'output_dir').resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise program.RunError(f'--output_dir={output} is not an empty folder. Give another.')
+        raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
+                               'another.')
     lenet, step, data = load_run(folder, data_dir)
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}

@@ -420,7 +420,7 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
     variables = lenet.trainable_variables
     gradients = tape.gradient(loss, variables)
     # Squared, as Adam does with a gradient: its average of infinite squares would break a weight one step later.
-    finite = tf.reduce_all(tf.math.is_finite([tf.nn.l2_loss(t) for t in (loss, *gradients)]))
+    finite = tf.reduce_all(tf.math.is_finite([loss, *map(tf.nn.l2_loss, gradients)]))
 
     def apply():
         # What optimizer.apply_gradients does for plain Adam. The call itself keeps each run's graph and variables alive

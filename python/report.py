@@ -35,7 +35,7 @@ def explain(terms, variables):
         with tf.GradientTape() as tape:
             value = term()
         gradients = tape.gradient(value, variables)
-        return all(np.isfinite(tf.nn.l2_loss(t)) for t in (value, *gradients) if t is not None)
+        return np.isfinite([value, *(tf.nn.l2_loss(g) for g in gradients if g is not None)]).all()
 
     *_, last = terms
     name = next((name for name, term in terms.items() if not is_finite(term)), last)
