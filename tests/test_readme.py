@@ -14,6 +14,7 @@ import pytest
 import benchmark
 import compare
 import compress
+import figure
 import illustrate
 import main
 import pictures
@@ -96,6 +97,12 @@ def test_ci_runs_the_readmes_commands_and_the_linter(file):
 def test_ci_runs_them_on_the_same_pythons():
     for file in ('.travis.yml', '.github/workflows/test.yml'):
         assert re.findall(r'"(3\.\d+)"', (ROOT / file).read_text()) == ['3.11', '3.12', '3.13']
+
+
+def test_the_table_of_the_comparison_is_what_the_csv_gives():
+    rows = [row for row in compare.read(ROOT / '_img' / 'comparison.csv')
+            if (row['dataset'], row['widths'], row['steps']) == ('mnist', '20-50-500-256', '10000')]
+    assert figure.rst(figure.run_table(rows)) in README
 
 
 def test_the_names_in_the_map_exist():
