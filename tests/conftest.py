@@ -16,6 +16,8 @@ import program
 OUTSIDE = dict(os.environ)  # the environment of a user, for tests of what `prepare` makes of it
 program.prepare()  # so that this process works with the same kernels as the programs that the tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP):  # whoever started this process, nohup say, may ignore them
+    signal.signal(number, signal.SIG_DFL)
 
 from absl import app
 from absl.testing import flagsaver
