@@ -40,7 +40,9 @@ def prepare():
       gradient (python/benchmark.py measures it), unless the user has chosen.
     - Keras as TensorFlow brings it: no other backend, no legacy Keras, and no keras.json, whose floatx would change the
       learning rate.
-    - No matplotlib backend of a notebook that has started this process: Keras imports matplotlib.
+    - No matplotlib backend of a notebook that has started this process.
+    - No scikit-learn, pandas and matplotlib for Keras, which imports them where they are installed, for wrappers that
+      no run needs: half the time of the start.
 
     In a notebook itself, TensorFlow may be there already, and the screen, Ctrl-C and matplotlib are the notebook's.
     """
@@ -99,10 +101,14 @@ def _import_tensorflow_quietly():
     quiet = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdin=subprocess.PIPE, start_new_session=True)
     stderr = os.dup(2)
     os.dup2(quiet.stdin.fileno(), 2)
+    unwanted = {name for name in ('sklearn', 'pandas', 'matplotlib') if name not in sys.modules}
+    sys.modules.update(dict.fromkeys(unwanted))  # None there makes an import fail
     try:
         import tensorflow
         tensorflow.config.list_physical_devices()
     finally:
+        for name in unwanted:
+            del sys.modules[name]
         os.dup2(stderr, 2)
         os.close(stderr)
         quiet.communicate()
