@@ -26,7 +26,7 @@ def last_screen(path):
 
 
 def draw(lines, picture):
-    """Draws lines of text, light on dark, with a play sign where there is none, as a PNG file."""
+    """Draws lines of text, light on dark, and a play sign on the right, where the lines leave room, as a PNG file."""
     columns, rows = len(lines[0]), len(lines)
     figure = pyplot.figure(figsize=(columns * 0.076, rows * 0.165), facecolor='#1c1f24')
     for row, line in enumerate(lines):
@@ -34,8 +34,9 @@ def draw(lines, picture):
     axes = figure.add_axes([0, 0, 1, 1])
     axes.set(xlim=(-1, 1), ylim=(-rows * 0.165 / (columns * 0.076), rows * 0.165 / (columns * 0.076)))
     axes.axis('off')
-    axes.add_patch(pyplot.Circle((0.62, 0), 0.12, color='white', alpha=0.85))
-    axes.add_patch(pyplot.Polygon([(0.585, -0.06), (0.585, 0.06), (0.69, 0)], color='#1c1f24'))
+    x = 0.62
+    axes.add_patch(pyplot.Circle((x, 0), 0.12, color='white', alpha=0.85))
+    axes.add_patch(pyplot.Polygon([(x - 0.035, -0.06), (x - 0.035, 0.06), (x + 0.07, 0)], color='#1c1f24'))
     figure.savefig(picture, dpi=100, facecolor=figure.get_facecolor())
 
 

@@ -89,6 +89,8 @@ def _open_standard_files():
 def _import_tensorflow_quietly():
     """Imports TensorFlow and looks for devices, with the start-up noise, but not the errors, kept off the screen.
 
+    Keras, which comes with it, is kept from what it imports only where it is installed, see `prepare`.
+
     TF_CPP_MIN_LOG_LEVEL alone leaves what is printed before TensorFlow reads it. The lines pass through a process of
     their own, so that the last words of a TensorFlow that aborts are heard.
     """
@@ -102,7 +104,7 @@ def _import_tensorflow_quietly():
     stderr = os.dup(2)
     os.dup2(quiet.stdin.fileno(), 2)
     unwanted = {name for name in ('sklearn', 'pandas', 'matplotlib') if name not in sys.modules}
-    sys.modules.update(dict.fromkeys(unwanted))  # None there makes an import fail
+    sys.modules.update(dict.fromkeys(unwanted))  # None there makes an import fail, as if it were not installed
     try:
         import tensorflow
         tensorflow.config.list_physical_devices()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import json_format
 
 import checkpoints
 import compress
@@ -264,7 +265,8 @@ def test_nothing_but_dense_operations_is_exported(tmp_path):
     clear(lenet.weights['conv1'], ..., 1)
     compress.export(compressed(lenet)[0], tmp_path, 'net')
     graph = tf.saved_model.load(str(tmp_path / 'net')).signatures['serving_default'].graph
-    operations = {node.op for function in graph.as_graph_def().library.function for node in function.node_def}
+    functions = json_format.MessageToDict(graph.as_graph_def())['library']['function']
+    operations = {node['op'] for function in functions for node in function['nodeDef']}
     plumbing = {'ReadVariableOp', 'Const', 'Identity', 'NoOp', 'StatefulPartitionedCall', 'PartitionedCall'}
     assert operations - plumbing <= {'Conv2D', 'AddV2', 'BiasAdd', 'Relu', 'MaxPool', 'Reshape', 'MatMul'}
     assert {'Conv2D', 'MatMul'} <= operations
