@@ -41,7 +41,6 @@ KEY = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_spa
 COLUMNS = ['method', *KEY, *(f'{part}_{name}' for part in ('test', 'validation') for name in (
     'accuracy', 'accuracy_as_trained')), 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
     *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED), 'seconds', 'versions']
-SHARED = ('dataset', 'widths', 'steps', 'learning_rate', 'final_learning_rate')  # those that one figure has in common
 
 
 def define_flags():
@@ -93,7 +92,7 @@ class Job:
         """Names it; nothing is touched.
 
         Args:
-          run: dict from `grid`. shared: dict of SHARED. runs_dir, data_dir: absolute pathlib.Paths, the latter or None.
+          run: dict from `grid`. shared: dict of what else is in KEY. runs_dir, data_dir: absolute Paths, or None.
           place: str, which one of how many it is.
         """
         self.place = place
@@ -256,7 +255,7 @@ def compare():
                                 for name in ('csv', 'runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
-        rows = [row for row in rows if all(row[name] == figure.text(shared[name]) for name in SHARED)]
+        rows = figure.matching(rows, **shared)
         if not rows:
             raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
         return figure.show(rows, variances[0], levels, path)

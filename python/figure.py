@@ -26,6 +26,11 @@ def text(value):
     return f'{value:.6g}' if isinstance(value, float) else str(value)
 
 
+def matching(rows, **columns):
+    """The rows, dicts as in the CSV, that have these values in these columns."""
+    return [row for row in rows if all(row[name] == text(value) for name, value in columns.items())]
+
+
 def method(run):
     """dense, scn, ssl or gss, by a run's settings or its row."""
     if float(run['random_sparsity']):
@@ -105,8 +110,8 @@ def level_table(rows, variance, measure, levels):
         scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
         paired = [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
         table.append((f'{level:g}%', *(spread(part.values()) for part in (scn, ssl, gss)),
-                      ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] else '-' for name in PAPER),
-                      ', '.join(f'{d:+.2f}' for d in paired) or '-', verdict(paired)))
+                      ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] else 'none' for name in PAPER),
+                      ', '.join(f'{d:+.2f}' for d in paired) or 'none', verdict(paired)))
     return table
 
 

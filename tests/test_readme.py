@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 import re
 import shlex
 import sys
@@ -100,14 +101,22 @@ def test_ci_runs_them_on_the_same_pythons():
 
 
 def test_the_tables_of_the_comparison_are_what_the_csv_gives():
-    rows = compare.read(ROOT / '_img' / 'comparison.csv')
-    collapse, grid = ([row for row in rows
-                       if (row['dataset'], row['widths'], row['steps']) == ('mnist', '20-50-500-256', steps)]
-                      for steps in ('3000', '10000'))
-    tables = [figure.run_table(collapse), figure.run_table(grid), *(
-        figure.level_table(grid, 0.01, measure, [50, 60, 70, 80, 90]) for measure in figure.MEASURES)]
-    for table in tables:
+    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256')
+    grid = figure.matching(rows, steps=10000)
+    for table in (figure.run_table(figure.matching(rows, steps=3000)),
+                  *(figure.level_table(grid, 0.01, measure, [50, 60, 70, 80, 90]) for measure in figure.MEASURES)):
         assert figure.rst(table) in README
+
+
+def test_the_largest_norm_is_where_the_readme_says():
+    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), group_lasso=0.004, group_variance=0.01)
+    assert len(rows) >= 3 and '(4 lambda_v / lambda_g * G^2 / (G - 1))^(1/5)' in README
+    for row in rows:
+        for layer, groups in zip(('fc1', 'fc2'), map(int, row['widths'].split('-')[2:]), strict=True):
+            largest = float(row[f'norms_{layer}'].split()[0])
+            assert math.isclose(largest, (4 * 0.01 / 0.004 * groups**2 / (groups - 1))**0.2, rel_tol=0.01)
+            if row['widths'] == '20-50-500-256':
+                assert f'{largest:.2f}' in README
 
 
 def test_the_names_in_the_map_exist():
