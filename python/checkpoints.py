@@ -45,6 +45,11 @@ def default_log_dir(run_identity):
     return pathlib.Path('logs', f'{run_identity["dataset"]}-{digest[:8]}')
 
 
+def _brief(value):
+    """A value of an identity as a person would type it; the start of a hash will do."""
+    return f'{value:.10g}' if isinstance(value, float) else value[:16] if isinstance(value, str) else str(value)
+
+
 def write_json(path, content):
     """Replaces the file in one move, so that it is never half a file."""
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
@@ -157,7 +162,7 @@ class Run:
             theirs = dict(json.loads(path.read_text())['identity'])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
-        differ = [f'{name} ({theirs.get(name)} there, {ours.get(name)} here)'
+        differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
                   for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
         if differ:
             raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '

@@ -20,31 +20,24 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
-import contextlib
-import functools
 import json
 import os
 import pathlib
-import statistics
 import sys
 import tempfile
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from ai_edge_litert import interpreter
 
-import benchmark
 import checkpoints
+import export
 import input_data
 import main
 import program
 
 FLAGS = flags.FLAGS
-FORMATS = {'SavedModel': ('dense', 'compressed'), 'TFLite': ('dense.tflite', 'compressed.tflite')}
-TOLERANCE = 1e-4         # of a logit, times the largest of them if that is above 1
-CALLS = {1: 50, 100: 5}  # in a row, by batch size; a latency is the median over ROUNDS of their mean
-ROUNDS = 15
+TOLERANCE = 1e-4  # of a logit, times the largest of them if that is above 1
 
 
 def define_flags():
@@ -138,7 +131,7 @@ def compress(weights, biases, image_shape):
 # ------------------------------------------------------------------------------------------------------- the run
 
 def load_run(folder, data_dir):
-    """What a run has made: (main.LeNet at its newest checkpoint, int step of that, input_data.DataSets).
+    """What a run has made: (main.LeNet at its newest checkpoint, whose step it has; input_data.DataSets; Settings).
 
     Raises:
       program.RunError: there is no run, its checkpoints cannot be read, or its data cannot be had or have changed.
@@ -146,7 +139,8 @@ def load_run(folder, data_dir):
     path = folder / 'settings.json'
     try:
         facts = json.loads(path.read_text())
-        used = {name: facts['settings'][name] for name in ('widths', 'sparsity_threshold', 'random_sparsity', 'seed')}
+        used = {name: facts['settings'][name] for name in (
+            'widths', 'sparsity_threshold', 'random_sparsity', 'seed', 'max_steps')}
         settings, identity = main.Settings(**used, group_variance=0), facts['identity']
         # Runs of earlier versions do not say where their data came from.
         source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
@@ -154,6 +148,8 @@ def load_run(folder, data_dir):
         data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
         same_data = checkpoints.content(data) == identity['train_sha256']
         lenet = main.LeNet(data.train.images.shape[1:], settings)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise program.RunError(f'--log_dir={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:
         raise program.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
     except input_data.DataError as error:
@@ -165,74 +161,12 @@ def load_run(folder, data_dir):
     if not same_data:
         raise program.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
                                'of those as --data_dir.')
-    step = checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet))
-    if step is None:
+    if checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet)) is None:
         raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
-    return lenet, step, data
-
-
-# --------------------------------------------------------------------------------------------------------- files
-
-@contextlib.contextmanager
-def quiet():
-    """Keeps what C++ prints off the screen: the converter counts, the interpreter greets. Errors are exceptions."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, 'w') as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-def export(net, folder, name):
-    """Writes a `Net` as the SavedModel `name` and the TFLite file `name`.tflite, for batches of any size."""
-    images = tf.TensorSpec([None, *net.image_shape], tf.float32, name='images')
-    signature = tf.function(lambda images: {'logits': net(images)}, autograph=False).get_concrete_function(images)
-    with contextlib.chdir(folder):  # for TensorFlow takes a path as a pattern, see checkpoints.read_newest
-        tf.saved_model.save(net, name, signatures=signature)
-        with quiet():
-            lite = tf.lite.TFLiteConverter.from_saved_model(name).convert()
-    (folder / f'{name}.tflite').write_bytes(lite)
-
-
-def load(path):
-    """Loads what `export` wrote: a function from images to logits, arrays of the shapes in `Net`."""
-    if path.is_dir():
-        with contextlib.chdir(path.parent):
-            loaded = tf.saved_model.load(path.name)
-        return lambda images: loaded.signatures['serving_default'](images=tf.constant(images))['logits'].numpy()
-    with quiet():
-        lite = interpreter.Interpreter(str(path), num_threads=os.cpu_count())
-    (of_images,), (of_logits,) = lite.get_input_details(), lite.get_output_details()
-    shape = None
-
-    def run(images):
-        nonlocal shape
-        if images.shape != shape:
-            shape = images.shape
-            lite.resize_tensor_input(of_images['index'], shape)
-            with quiet():
-                lite.allocate_tensors()
-        lite.set_tensor(of_images['index'], images)
-        lite.invoke()
-        return lite.get_tensor(of_logits['index'])
-    return run
-
-
-def size(path):
-    """Bytes of a file, or of all files in a folder."""
-    return sum(file.stat().st_size for file in [path, *path.rglob('*')] if file.is_file())
+    return lenet, data, settings
 
 
 # ------------------------------------------------------------------------------------------------------- figures
-
-def on_all(function, images, batch_size=200):
-    """The logits of any number of images, float32 [N, 10]."""
-    return np.concatenate([function(images[i:i + batch_size]) for i in range(0, len(images), batch_size)])
-
 
 def largest_difference(name, found, wanted):
     """Of two arrays of logits; raises program.RunError if it is more than rounding."""
@@ -241,26 +175,6 @@ def largest_difference(name, found, wanted):
         raise program.RunError(f"{name}: a logit differs by {largest:.2g} from that of the run's net, and at most "
                                    f'{bound:.2g} can be rounding. Nothing has been written.')
     return float(largest)
-
-
-def latencies(functions, images):
-    """Milliseconds of a call: dict from batch size, a str for JSON, to dict from name to float.
-
-    Dense and compressed take turns, each format by itself: right after TensorFlow, LiteRT took three times as long.
-    """
-    def calls(function, batch):
-        return benchmark.timed(lambda: [function(batch) for _ in range(CALLS[len(batch)])])
-
-    found = {}
-    for number in CALLS:
-        batch, seconds = np.resize(images, (number, *images.shape[1:])), {}
-        for names in FORMATS.values():
-            seconds |= benchmark.in_turn({name: functools.partial(calls, functions[name], batch) for name in names},
-                                         ROUNDS)
-        found[str(number)] = {name: 1e3 * statistics.median(taken) / CALLS[number] for name, taken in seconds.items()}
-    if sys.stderr.isatty():
-        print('\r', end='', file=sys.stderr)  # over what in_turn has shown
-    return found
 
 
 def counts(nets, keep):
@@ -292,7 +206,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')
-    lenet, step, data = load_run(folder, data_dir)
+    lenet, data, settings = load_run(folder, data_dir)
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
                        for variables in (lenet.weights, lenet.biases))
@@ -302,7 +216,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
         print('warning: no chain of weights is left from the image to a logit: the thresholded net answers every image '
               'alike, and so does the compressed one', file=sys.stderr)
     nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
-    wanted = {name: on_all(lambda images, net=reference.net: net(images, training_status=False)[0], images)
+    wanted = {name: export.on_all(lambda images, net=reference.net: net(images, training_status=False)[0], images)
               for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -310,20 +224,20 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
             part = pathlib.Path(scratch, output.name)
             part.mkdir()
             for name, net in nets.items():
-                export(net, part, name)
-            functions = {name: load(part / name) for names in FORMATS.values() for name in names}
-            logits = {name: on_all(function, images) for name, function in functions.items()}
+                export.write(net, part, name)
+            functions = {name: export.load(part / name) for names in export.FORMATS.values() for name in names}
+            logits = {name: export.on_all(function, images) for name, function in functions.items()}
             accuracies = {name: float(np.mean(np.argmax(of_net, axis=1) == labels)) for name, of_net in (
                 ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
                 ('compressed', logits['compressed']))}
             figures = {
-                'run': str(folder), 'step': step, 'dataset': data.name, 'threshold': lenet.threshold,
-                **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
+                'run': str(folder), 'step': int(lenet.step), 'max_steps': settings.max_steps, 'dataset': data.name,
+                'threshold': lenet.threshold, **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
                 'largest_logit': float(np.abs(wanted['compressed']).max()),
                 'largest_difference': {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
                                        for name, found in logits.items()},
-                'bytes': {name: size(part / name) for name in functions},
-                'milliseconds': latencies(functions, images), 'versions': program.surroundings(),
+                'bytes': {name: export.size(part / name) for name in functions},
+                'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),
                 'machine': f'{program.processor()}, {os.cpu_count()} cores'}
             checkpoints.write_json(part / 'compression.json', figures)
             os.rename(part, output)
@@ -336,7 +250,9 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
 def show(figures):
     """Prints what compression.json holds."""
     run = program.shown(pathlib.Path(figures['run']))
-    print(f'run: {run}, step {figures["step"]:,}, threshold {figures["threshold"]}')
+    unfinished = ', UNFINISHED' if figures['step'] < figures['max_steps'] else ''
+    print(f'run: {run}, step {figures["step"]:,} of {figures["max_steps"]:,}{unfinished}, '
+          f'threshold {figures["threshold"]}')
     print(f'machine: {figures["machine"]}')
     print(f'architecture: {" -> ".join(figures["architecture"].values())}\n')
     print(f'{"layer":7}{"outputs":>15}{"weights":>25}{"multiply-accumulates":>29}')
@@ -345,7 +261,7 @@ def show(figures):
                                     for what, width in (('outputs', 6), ('weights', 11), ('macs', 13))))
     in_all = figures['in_all']
     rows = {'weights': in_all['weights'].values(), 'multiply-accumulates': in_all['macs'].values()}
-    for title, names in FORMATS.items():
+    for title, names in export.FORMATS.items():
         rows[f'{title}, bytes'] = [figures['bytes'][name] for name in names]
         for number, taken in figures['milliseconds'].items():
             rows[f'{title}, batch of {number}, ms'] = [taken[name] for name in names]

@@ -147,7 +147,7 @@ def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp
         with pytest.raises(SystemExit, match='cut'):
             run_main(*falling, f'--log_dir={tmp_path / "parts"}')
     assert steps_saved(tmp_path / 'parts') == {0, 2, 4}
-    with pytest.raises(SystemExit, match=r'other settings: max_steps \(6.0 there, 8.0 here\)'):
+    with pytest.raises(SystemExit, match=r'other settings: max_steps \(6 there, 8 here\)'):
         run_main(*falling, f'--log_dir={tmp_path / "parts"}', '--max_steps=8')
     run_main(*falling, f'--log_dir={tmp_path / "parts"}')
     assert_same(tmp_path / 'parts', tmp_path / 'whole', 6)

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 
 import checkpoints
 import compress
+import export
 import input_data
 import main
 from conftest import ROOT
@@ -22,7 +23,7 @@ from test_input_data import arrays, idx
 
 @pytest.fixture(autouse=True)
 def short_rounds(monkeypatch):
-    monkeypatch.setattr(compress, 'ROUNDS', 2)
+    monkeypatch.setattr(export, 'ROUNDS', 2)
 
 
 SMALL = ('--fake_data', '--widths=5,6,15,12', '--max_steps=2')
@@ -249,9 +250,9 @@ def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
         clear(lenet.weights[dead])
     net, _ = compressed(lenet)
     assert dead or len(net.biases['conv2'].shape) == 3
-    compress.export(net, tmp_path, 'net')
+    export.write(net, tmp_path, 'net')
     wanted = [lenet.net(batch, training_status=False)[0] for batch in (images, images[:1], images[:3])]
-    lite = compress.load(tmp_path / 'net.tflite')
+    lite = export.load(tmp_path / 'net.tflite')
     for batch, logits in zip((images, images[:1], images[:3]), wanted, strict=True):
         np.testing.assert_allclose(lite(batch), logits, atol=1e-5)
     np.save(tmp_path / 'images.npy', images)
@@ -263,7 +264,7 @@ def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
 def test_nothing_but_dense_operations_is_exported(tmp_path):
     lenet, _ = net_by_hand()
     clear(lenet.weights['conv1'], ..., 1)
-    compress.export(compressed(lenet)[0], tmp_path, 'net')
+    export.write(compressed(lenet)[0], tmp_path, 'net')
     graph = tf.saved_model.load(str(tmp_path / 'net')).signatures['serving_default'].graph
     functions = json_format.MessageToDict(graph.as_graph_def())['library']['function']
     operations = {node['op'] for function in functions for node in function['nodeDef']}
@@ -345,10 +346,13 @@ def test_a_run_with_nothing_left_is_exported_as_the_constant_that_it_is(run, cap
     output, figures = compress.compress_run(folder, tmp_path / 'deep' / 'output')
     compress.show(figures)
     out, err = capfd.readouterr()
+    assert 'step 2 of 2, threshold 100.0' in out
+    compress.show({**figures, 'max_steps': 1000})
+    assert 'step 2 of 1,000, UNFINISHED, threshold 100.0' in capfd.readouterr()[0]
     assert 'warning: no chain of weights' in err and '5-6-15-12 -> 0-0-0-0' in out
     assert figures['in_all'] == {'weights': {'dense': 5585, 'compressed': 0},
                                  'macs': {'dense': figures['in_all']['macs']['dense'], 'compressed': 0}}
-    assert output == tmp_path / 'deep' / 'output' and np.ptp(compress.load(output / 'compressed.tflite')(
+    assert output == tmp_path / 'deep' / 'output' and np.ptp(export.load(output / 'compressed.tflite')(
         np.random.default_rng(0).random((7, 28, 28, 1), np.float32)), axis=0).max() == 0
 
 
@@ -385,7 +389,7 @@ def test_another_function_is_an_error_and_leaves_nothing(run, tmp_path, monkeypa
 
 
 def test_a_run_that_is_none_is_refused(run, tmp_path):
-    refused('--log_dir=.*nowhere holds no run', tmp_path / 'nowhere')
+    refused('--log_dir=.*nowhere holds no run of main.py, for it has no settings.json', tmp_path / 'nowhere')
     assert not (tmp_path / 'nowhere').exists()
     folder = run()
     settings = (folder / 'settings.json').read_text()

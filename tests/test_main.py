@@ -165,6 +165,9 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, tmp_path)
     with pytest.raises(SystemExit, match=r'error: .*mine holds a run with other settings: group_lasso \(0.001 there, '
                                          r'0.5 here\)\. Give another --log_dir'):
         run_main(*SMALL, '--log_dir=mine', '--group_lasso=0.5')
+    with pytest.raises(SystemExit, match=r': seed \(0 there, 1000000 here\), train_sha256 \([0-9a-f]{16} there, '
+                                         r'[0-9a-f]{16} here\), widths \(\[3, 4, 6, 5\] there, \[3, 4, 6, 4\] here'):
+        run_main(*SMALL, '--log_dir=mine', '--seed=1000000', '--widths=3,4,6,4')
     assert {path: path.read_bytes() for path in (tmp_path / 'mine').rglob('*') if path.is_file()} == before
 
 
