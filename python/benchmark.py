@@ -35,6 +35,7 @@ from absl import flags
 import input_data
 import main
 import program
+import report
 
 FLAGS = flags.FLAGS
 ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'  # set by program.prepare; empty, it leaves the choice to TensorFlow
@@ -55,7 +56,7 @@ def training_flop(of_layer, batch_size):
     gradient by the images.
 
     Args:
-      of_layer: dict from `main.macs`.
+      of_layer: dict from `report.macs`.
     """
     return 2 * batch_size * (3 * sum(of_layer.values()) - of_layer['conv1'])
 
@@ -77,8 +78,8 @@ def workload(name, settings):
                               for i in range(count)]
     optimizer, images = main.adam(settings), list(map(tf.constant, data.train))
     optimizer.build(lenet.trainable_variables)
-    next_batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=0)
-    steps = main.training_loop(lenet, optimizer, next_batch, settings.group_lasso, settings.group_variance)
+    train_batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=0)
+    steps = main.training_loop(lenet, optimizer, train_batch, settings.group_lasso, settings.group_variance)
     if name == 'single':
         return lambda count: [steps(*images, tf.constant(1)) for _ in range(count)]
     return lambda count: steps(*images, tf.constant(count))
@@ -89,7 +90,7 @@ def torch_steps(train, batch_size, widths):
     import torch
     from torch import nn
     conv1, conv2, fc1, fc2 = widths
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(program.cores())
     hidden = [nn.Conv2d(1, conv1, 5, padding=2), nn.Conv2d(conv1, conv2, 5, padding=2),
               nn.Linear(7 * 7 * conv2, fc1), nn.Linear(fc1, fc2)]
     net = nn.Sequential(hidden[0], nn.ReLU(), nn.MaxPool2d(2), hidden[1], nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
@@ -142,7 +143,7 @@ def show_speeds(settings, rounds, steps):
     os.environ[ONEDNN] = ''
     other = concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C ends this one
-    of_layer = main.macs(shape, settings.widths)
+    of_layer = report.macs(shape, settings.widths)
     training = training_flop(of_layer, settings.batch_size), settings.batch_size, steps
     evaluation = 2 * main.EVALUATED * sum(of_layer.values()), main.EVALUATED, 1
     rows = {  # title: (workload, in the other process?, FLOP, images, how many in a round)
@@ -182,7 +183,7 @@ def show_speeds(settings, rounds, steps):
 def benchmark():
     tf.config.experimental.enable_op_determinism()  # as in a run
     settings = main.Settings(widths=FLAGS.widths, batch_size=FLAGS.batch_size)
-    print(f'machine: {program.processor()}, {os.cpu_count()} cores, {platform.system()}, '
+    print(f'machine: {program.processor()}, {program.cores()} cores, {platform.system()}, '
           f'{len(tf.config.list_physical_devices("GPU"))} GPUs')
     print(f'versions: {", ".join(f"{name} {version}" for name, version in program.surroundings().items())}')
     print(f'net: widths {",".join(map(str, settings.widths))}, batches of {settings.batch_size}; '

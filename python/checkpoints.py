@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 import program
-from program import Interrupted, RunError, first_line  # noqa: F401, all three for whoever imports this module
+from program import RunError, first_line
 
 # Settings that change no weight: the same run may be given others.
 NOT_IDENTIFYING = ('max_steps', 'eval_interval', 'checkpoint_interval', 'sparsity_threshold')

@@ -35,9 +35,10 @@ import export
 import input_data
 import main
 import program
+import report
 
 FLAGS = flags.FLAGS
-TOLERANCE = 1e-4  # of a logit, times the largest of them if that is above 1
+TOLERANCE = 1e-4  # of a logit, relative to the largest of them if that is above 1
 
 
 def define_flags():
@@ -107,15 +108,16 @@ def compress(weights, biases, image_shape):
         z = pre_activation(sent, kernel, biases[name])
         all_biases[name] = z[0].numpy()
         sent = tf.where(depends, 0.0, activation(z))
+    is_constant = not depends.any()
 
-    # Backward: which of them are read. The logits are, all of them.
+    # Backward: which of them are read. The logits are, all of them, and stay, also one that is constant.
     keep, read = {}, np.ones_like(depends)
     reached['softmax'] = read
     for name in reversed(weights):
         keep = {name: reached[name] & read, **keep}
         read = links[name][:, keep[name]].any(axis=1)
 
-    if not depends.any():
+    if is_constant:
         return Net({}, {'softmax': all_biases['softmax']}, image_shape), keep
     inputs, small_weights, small_biases = np.ones(image_shape[-1], bool), {}, {}
     for name, kernel in weights.items():
@@ -141,6 +143,7 @@ def load_run(folder, data_dir):
         facts = json.loads(path.read_text())
         used = {name: facts['settings'][name] for name in (
             'widths', 'sparsity_threshold', 'random_sparsity', 'seed', 'max_steps')}
+        # Whatever the loss was, no bound of its coefficients counts here.
         settings, identity = main.Settings(**used, group_variance=0), facts['identity']
         # Runs of earlier versions do not say where their data came from.
         source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
@@ -173,14 +176,14 @@ def largest_difference(name, found, wanted):
     largest, bound = np.abs(found - wanted).max(), TOLERANCE * max(1, np.abs(wanted).max())
     if not largest <= bound:  # NaN is not, either
         raise program.RunError(f"{name}: a logit differs by {largest:.2g} from that of the run's net, and at most "
-                                   f'{bound:.2g} can be rounding. Nothing has been written.')
+                               f'{bound:.2g} can be rounding. Nothing has been written.')
     return float(largest)
 
 
 def counts(nets, keep):
     """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
     outputs = {layer: {'dense': len(kept), 'compressed': int(kept.sum())} for layer, kept in keep.items()}
-    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
+    macs = {name: report.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
             for name, net in nets.items()}
     layers = {layer: {
         'outputs': outputs[layer], 'macs': {name: macs[name][layer] for name in nets},
@@ -238,12 +241,12 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
                                        for name, found in logits.items()},
                 'bytes': {name: export.size(part / name) for name in functions},
                 'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),
-                'machine': f'{program.processor()}, {os.cpu_count()} cores'}
+                'machine': f'{program.processor()}, {program.cores()} cores'}
             checkpoints.write_json(part / 'compression.json', figures)
             os.rename(part, output)
     except (OSError, tf.errors.OpError) as error:
         raise program.RunError(f'--output_dir={output} cannot be written ({program.first_line(error)}). '
-                                   'Give another.') from error
+                               'Give another.') from error
     return output, figures
 
 

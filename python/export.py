@@ -11,6 +11,7 @@ import tensorflow as tf
 from ai_edge_litert import interpreter
 
 import benchmark
+import program
 
 FORMATS = {'SavedModel': ('dense', 'compressed'), 'TFLite': ('dense.tflite', 'compressed.tflite')}
 CALLS = {1: 50, 100: 5}  # in a row, by batch size; a latency is the median over ROUNDS of their mean
@@ -49,7 +50,7 @@ def load(path):
             loaded = tf.saved_model.load(path.name)
         return lambda images: loaded.signatures['serving_default'](images=tf.constant(images))['logits'].numpy()
     with quiet():
-        lite = interpreter.Interpreter(str(path), num_threads=os.cpu_count())
+        lite = interpreter.Interpreter(str(path), num_threads=program.cores())
     (of_images,), (of_logits,) = lite.get_input_details(), lite.get_output_details()
     shape = None
 
@@ -77,7 +78,7 @@ def on_all(function, images, batch_size=200):
 
 
 def latencies(functions, images):
-    """Milliseconds of a call: dict from batch size, a str for JSON, to dict from name to float.
+    """Milliseconds of a call, from images to logits as NumPy arrays: dict from batch size (str) to dict by name.
 
     Dense and compressed take turns, each format by itself: right after TensorFlow, LiteRT took three times as long.
     """

@@ -7,7 +7,7 @@ Torfi & Shirvani, 2018, https://arxiv.org/abs/1802.09902. A LeNet learns MNIST u
 where g runs over the groups of layer l: all weights that feed one output. The group lasso pulls whole groups to
 zero; the inverse variance, the paper's attention, pulls the groups of a layer apart, so that some stay alive.
 
-    python main.py --max_steps=100000                     the paper's run
+    python main.py --max_steps=100000                     the authors' own command
     python main.py --dataset=mnist_5k --max_steps=500     nothing to download
     python main.py --group_variance=0                     SSL: the group lasso alone
     python main.py --group_lasso=0 --group_variance=0     dense; with --random_sparsity=0.9: sparsely connected
@@ -17,15 +17,15 @@ The file follows the paper: settings, losses, sparsity, net, evaluation, trainin
 
 if __name__ == '__main__':
     import program
-    program.prepare()  # what must be settled before TensorFlow is imported
+    program.prepare()  # what must be settled before TensorFlow is imported; for importers `train` checks it
 
 import copy
 import dataclasses
-import functools
 import math
 import sys
 import time
 import zlib
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -70,7 +70,7 @@ class Settings(program.Checked):
         None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; None: it is constant.')
     batch_size: int = program.count(100, 'Training', 'Images a step.', most=10**5)
     seed: int = program.count(  # ours; that of the authors is not known
-        0, 'Training', 'Of initial weights, the order of images, dropout, masks and --fake_data.', 0, 2**31 - 1)
+        0, 'Training', 'Seed of weights, order of images, dropout, masks and --fake_data.', least=0, most=2**31 - 1)
     eval_interval: int = program.count(100, 'Output', 'Steps between evaluations.')
     checkpoint_interval: int = program.count(250, 'Output', 'Steps between checkpoints.')  # ours
 
@@ -78,7 +78,7 @@ class Settings(program.Checked):
         super().__post_init__()
         if self.group_variance and 1 in self.widths:
             raise program.RunError('one group has no variance: make every one of --widths at least 2, or give '
-                                       '--group_variance=0.')
+                                   '--group_variance=0.')
         if (self.final_learning_rate or 0) > self.learning_rate:
             raise program.RunError('the rate falls: --final_learning_rate must be at most --learning_rate.')
 
@@ -136,9 +136,8 @@ def group_variance(weights):
       weights: list of float tensors, as for `group_lasso`.
 
     Returns:
-      Scalar of the weights' dtype. If the groups of a layer are all equal, of which a layer with one group and a layer
-      of zeros are cases, it is inf, or very large by rounding; in float32 its gradient overflows to inf or NaN even
-      before, at a variance of some 1e-19.
+      Scalar of the weights' dtype: inf, or by rounding very large, if a layer's norms are all equal (one group; zeros).
+      In float32 its gradient overflows to inf or NaN even before, at a variance of some 1e-19.
     """
     return tf.add_n([1 / tf.math.reduce_variance(squared_group_norms(w)) for w in weights])
 
@@ -166,11 +165,7 @@ def sparsify(weight, threshold):
 
 
 def sparsity(weights, threshold):
-    """What the paper reports.
-
-    Args:
-      weights: list of tensors of any shape.
-      threshold: float, the magnitude up to which a weight counts as zero.
+    """What the authors' program reports, for a list of tensors of any shape.
 
     Returns:
       (float32 scalar: unweighted mean over the list of the share of zeros; int64 scalar: number of weights left).
@@ -180,29 +175,12 @@ def sparsity(weights, threshold):
             tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
 
 
-def macs(image_shape, widths):
-    """Multiply-accumulates of the forward pass for one image, by layer, as a dict of ints.
-
-    Biases are not counted, and windows at the border count in full.
-
-    Args:
-      image_shape: (height, width, channels).
-      widths: outputs of conv1, conv2, fc1 and fc2.
-    """
-    (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
-    places, once_pooled, twice_pooled = (math.ceil(height / n) * math.ceil(width / n) for n in (1, 2, 4))
-    return {'conv1': places * 5 * 5 * channels * conv1, 'conv2': once_pooled * 5 * 5 * conv1 * conv2,
-            'fc1': twice_pooled * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
-
-
 def sparsity_figures(lenet):
     """All that is reported of the sparsity of a LeNet at its threshold, as a dict of plain numbers.
 
-    Returns:
-      The three measures of sparsity, each by its name; the weights left and in all; by layer the share of zeros, the
-      groups alive (with any weight left), all groups, and the two largest norms, because one group may carry a layer's
-      whole variance; the multiply-accumulates for one image without the dead groups, and with them. (A dead group still
-      sends the constant relu(bias), which compress.py moves into the next layer; it also cuts what nothing reads.)
+    The three measures of sparsity; weights left and in all; by layer the share of zeros, the groups, those alive (with
+    any weight left) and the two largest norms, thresholded; the multiply-accumulates for one image without the dead
+    groups, and with them. (compress.py cuts these groups, and also what nothing reads any more.)
     """
     layers = {}
     for name, weight in lenet.weights.items():
@@ -210,6 +188,7 @@ def sparsity_figures(lenet):
         alive = tf.reduce_any(kept != 0, axis=list(range(len(kept.shape) - 1)))
         layers[name] = {'zero_share': float(sparsity([weight], lenet.threshold)[0]), 'groups': kept.shape[-1],
                         'groups_alive': int(tf.math.count_nonzero(alive)),
+                        # one group may carry the whole variance
                         'largest_norms': sorted(group_norms(kept).numpy().tolist(), reverse=True)[:2]}
     mean_of_five, left = sparsity(list(lenet.weights.values()), lenet.threshold)
     mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
@@ -217,8 +196,8 @@ def sparsity_figures(lenet):
     alive = [layers[name]['groups_alive'] for name in REGULARISED]
     return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
             'global_sparsity': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers,
-            'macs': sum(macs(lenet.image_shape, alive).values()),
-            'macs_dense': sum(macs(lenet.image_shape, lenet.widths).values())}
+            'macs': sum(report.macs(lenet.image_shape, alive).values()),
+            'macs_dense': sum(report.macs(lenet.image_shape, lenet.widths).values())}
 
 
 # ------------------------------------------------------------------------------------------------------------ net
@@ -236,23 +215,18 @@ def max_pool_2x2(x):
 class LeNet(tf.Module):
     """The paper's net for images of any shape: two convolutions, two dense layers, an output layer.
 
-    `training_status` is a Python bool throughout: True applies dropout and takes the weights as they are; False, for
-    evaluation, applies no dropout and takes the weights thresholded (the authors' program). Neither changes a variable.
+    `training_status`, a bool: True applies dropout and takes the weights as they are; False, for evaluation, applies
+    none and takes the weights thresholded (the authors' program). Neither changes a variable.
 
     Attributes:
       weights, biases: dicts from layer name to float32 variable, outputs on the last axis.
       masks: dict from layer name to float32 tensor of zeros and ones, for random connections alone.
       step: int64 scalar variable, the training steps done.
-      image_shape, widths, threshold: as in the arguments.
+      image_shape, widths, threshold: as given.
     """
 
     def __init__(self, image_shape, settings):
-        """Creates the variables.
-
-        Args:
-          image_shape: (height, width, channels).
-          settings: Settings, of which widths, dropout, sparsity_threshold, random_sparsity and seed count here.
-        """
+        """Creates the variables for images of (height, width, channels)."""
         super().__init__()
         self.image_shape, self.widths = tuple(image_shape), settings.widths
         self.keep_probability, self.threshold = settings.dropout, settings.sparsity_threshold
@@ -264,11 +238,11 @@ class LeNet(tf.Module):
     def parameters(self, layer_name, w_shape, b_shape, training_status):
         """The layer's weights, masked if it has a mask and in evaluation thresholded, and biases; creates both."""
         if layer_name not in self.weights:
-            # Truncated normal of 0.1, and 0.1: the authors' program.
+            # Truncated normal of standard deviation 0.1; biases 0.1: the authors' program.
             initial = 0.1 * tf.random.stateless_truncated_normal(w_shape, op_seed(self.seed, f'{layer_name}/weights'))
             if self.random_sparsity and layer_name in REGULARISED:
                 self.masks[layer_name] = self.random_mask(layer_name, w_shape)
-                initial *= self.masks[layer_name]
+                initial *= self.masks[layer_name]  # stored as zeros, for the penalties and the sparsity
             self.weights[layer_name] = tf.Variable(initial, name='weights')
             self.biases[layer_name] = tf.Variable(tf.fill(b_shape, 0.1), name='biases')
         weights = self.weights[layer_name]
@@ -345,10 +319,7 @@ class LeNet(tf.Module):
         return [self.weights[name] for name in REGULARISED]
 
     def at_threshold(self, threshold):
-        """The same net on the same variables, thresholded elsewhere in evaluation; at 0 it is the net as trained.
-
-        It is another object, because `measure` is traced once an object, with its threshold.
-        """
+        """Another net on the same variables (`measure` is traced once an object); at 0 it is the net as trained."""
         other = copy.copy(self)
         other.threshold = threshold
         return other
@@ -357,9 +328,7 @@ class LeNet(tf.Module):
     def measure(self, images, labels, training_status):
         """The figures of one batch: images, float32 [N, height, width, channels], and labels, int64 [N].
 
-        Returns:
-          Dict of scalars: cross_entropy, float32; accuracy, float64, so that 0.9 is 0.9; and zero_activations, a dict
-          from layer name to the share of zeros in the layer's outputs, float32.
+        Scalars: cross_entropy, float32; accuracy, float64, so that 0.9 is 0.9; zero_activations by layer, float32.
         """
         logits, activations = self.net(images, training_status)
         hits = tf.equal(tf.argmax(logits, axis=1), labels)
@@ -373,10 +342,7 @@ EVALUATED = 1000  # test images of a periodic evaluation: the authors' program
 
 
 def evaluate(lenet, images, labels, batch_size=200):
-    """The figures of `measure`, as floats, for any number of images: dropout off, weights thresholded.
-
-    `batch_size` bounds the memory of the activations; our choice.
-    """
+    """The figures of `measure`, as floats, for any number of images, `batch_size` (our choice) of them at a time."""
     parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
     figures = [lenet.measure(*part, training_status=False) for part in parts]
     sizes = [len(part[1]) for part in parts]  # the last one may be smaller
@@ -384,15 +350,12 @@ def evaluate(lenet, images, labels, batch_size=200):
 
 
 def accuracies(lenet, data):
-    """Of an input_data.DataSets: dict from `test` and `validation` to the figures of all their images.
-
-    These are floats: accuracy and cross_entropy, both thresholded, and accuracy_as_trained.
-    """
-    figures, as_trained = {}, lenet.at_threshold(0.0)
+    """Accuracy and cross_entropy, thresholded, and accuracy_as_trained: dict from `test` and `validation` to floats."""
+    figures, nets = {}, (lenet, lenet.at_threshold(0.0))
     for part, dataset in (('test', data.test), ('validation', data.validation)):
-        thresholded = evaluate(lenet, *dataset)
+        thresholded, as_trained = (evaluate(net, *dataset) for net in nets)
         figures[part] = {'accuracy': thresholded['accuracy'], 'cross_entropy': thresholded['cross_entropy'],
-                         'accuracy_as_trained': evaluate(as_trained, *dataset)['accuracy']}
+                         'accuracy_as_trained': as_trained['accuracy']}
     return figures
 
 
@@ -408,23 +371,18 @@ def adam(settings):
 
 
 def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
-    """One step of the optimizer on one batch.
-
-    Returns:
-      bool scalar: whether the loss and its gradient were finite. If not, nothing was changed.
-    """
+    """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes."""
     with tf.GradientTape() as tape:
         logits, _ = lenet.net(images, training_status=True)
         terms = penalties(lenet.regularised(), lambda_g, lambda_v)
         loss = tf.add_n([cross_entropy(logits, labels), *terms.values()])
     variables = lenet.trainable_variables
     gradients = tape.gradient(loss, variables)
-    # Squared, as Adam does with a gradient: its average of infinite squares would break a weight one step later.
+    # Squared, as Adam stores a gradient: an infinite square there would be a NaN one step later.
     finite = tf.reduce_all(tf.math.is_finite([loss, *map(tf.nn.l2_loss, gradients)]))
 
     def apply():
-        # What optimizer.apply_gradients does for plain Adam. The call itself keeps each run's graph and variables alive
-        # for good (TensorFlow 2.21, Keras 3; tests/test_main.py looks for what a run leaves behind).
+        # As optimizer.apply_gradients, which keeps each run's graph and variables alive for good (TensorFlow 2.21).
         rate = optimizer.learning_rate
         for variable, gradient in zip(variables, gradients, strict=True):
             optimizer.update_step(gradient, variable, rate)
@@ -435,34 +393,40 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
     return tf.cond(finite, apply, lambda: False)
 
 
-def training_loop(lenet, optimizer, next_batch, lambda_g, lambda_v):
-    """A function that takes `count` steps, an int32 scalar, in one call, and returns whether all were finite.
+def training_loop(lenet, optimizer, train_batch, lambda_g, lambda_v):
+    """Makes the function that takes many steps in one call, up to the first that is not finite.
 
-    It stops at the first that is not. The data are arguments, so that no graph keeps them alive. A call for each step
-    takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the paper's, on two cores (python/benchmark.py).
+    A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the default ones, on two cores
+    (python/benchmark.py).
+
+    Returns:
+      tf.function of all training images and labels (as arguments, so that no graph keeps them alive) and of the number
+      of steps, an int32 scalar; it returns whether all were finite, a bool scalar.
     """
     @tf.function(autograph=False)
     def train_steps(images, labels, count):
+        def goes_on(done, finite):
+            return (done < count) & finite
+
         def one_step(done, _):
-            return done + 1, training_step(lenet, optimizer, *next_batch(images, labels), lambda_g, lambda_v)
-        return tf.while_loop(lambda done, finite: (done < count) & finite, one_step, [0, True])[1]
+            return done + 1, training_step(lenet, optimizer, *train_batch(images, labels), lambda_g, lambda_v)
+
+        _, finite = tf.while_loop(goes_on, one_step, [0, True])
+        return finite
     return train_steps
 
 
 def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
-    """The loss taken apart for `report.explain`, in the order in which its terms are suspected.
+    """The loss taken apart for `report.explain`: functions by name, in the order in which these are suspected."""
+    def penalty(layer, name):
+        return penalties([lenet.weights[layer]], lambda_g, lambda_v)[name]
 
-    Returns:
-      Dict from a term's name to a function that computes it.
-    """
-    def penalty(layer, term):
-        return lambda: penalties([lenet.weights[layer]], lambda_g, lambda_v)[term]
-
-    coefficients = {'group_variance': lambda_v, 'group_lasso': lambda_g}
-    return {'weights': lambda: tf.add_n([tf.reduce_sum(v) for v in lenet.trainable_variables]),
-            **{f'{term} of {layer}': penalty(layer, term) for layer in REGULARISED for term in coefficients
-               if coefficients[term]},
-            'cross_entropy': lambda: cross_entropy(lenet.net(images, training_status=True)[0], labels)}
+    terms = {'weights': lambda: tf.add_n([tf.reduce_sum(v) for v in lenet.trainable_variables])}
+    for layer in REGULARISED:
+        for name, coefficient in (('group_variance', lambda_v), ('group_lasso', lambda_g)):
+            if coefficient:
+                terms[f'{name} of {layer}'] = partial(penalty, layer, name)
+    return {**terms, 'cross_entropy': lambda: cross_entropy(lenet.net(images, training_status=True)[0], labels)}
 
 
 def train(data, settings, log_dir=None, source=None):
@@ -470,7 +434,6 @@ def train(data, settings, log_dir=None, source=None):
 
     Args:
       data: input_data.DataSets.
-      settings: Settings.
       log_dir: the run's folder; None: checkpoints.default_log_dir.
       source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
 
@@ -486,12 +449,10 @@ def train(data, settings, log_dir=None, source=None):
     lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
     optimizer.build(lenet.trainable_variables)
     train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
-    next_batch = functools.partial(
-        input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
-    next_images = functools.partial(
-        input_data.batch, *test_set, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
-    # Traced once here: by a call, TensorFlow would count the runs of a process as retracing, and warn.
-    train_steps = training_loop(lenet, optimizer, next_batch, *lambdas).get_concrete_function(
+    train_batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
+    test_batch = partial(input_data.batch, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
+    # Traced here, not by its first call: several runs in one process would look like retracing, and bring a warning.
+    train_steps = training_loop(lenet, optimizer, train_batch, *lambdas).get_concrete_function(
         *train_set, tf.TensorSpec([], tf.int32))
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
@@ -501,18 +462,18 @@ def train(data, settings, log_dir=None, source=None):
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
-                show.evaluation(step, train=lenet.measure(*next_batch(*train_set), training_status=True),
-                                test=evaluate(lenet, *next_images(step=step // settings.eval_interval)),
+                show.evaluation(step, train=lenet.measure(*train_batch(*train_set), training_status=True),
+                                test=evaluate(lenet, *test_batch(*test_set, step=step // settings.eval_interval)),
                                 penalties=penalties(lenet.regularised(), *lambdas), sparsity=sparsity_figures(lenet),
                                 norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
             if step == settings.max_steps:
                 break
-            count = min(steps_per_call, settings.max_steps - step, *(
-                interval - step % interval for interval in (settings.eval_interval, settings.checkpoint_interval)))
+            until = [interval - step % interval for interval in (settings.eval_interval, settings.checkpoint_interval)]
+            count = min(steps_per_call, settings.max_steps - step, *until)
             started = time.perf_counter()
             if not train_steps(*train_set, tf.constant(count)):
                 raise program.RunError(f'at step {int(lenet.step)} this is no longer finite: ' + report.explain(
-                    terms_by_layer(lenet, *next_batch(*train_set), *lambdas), lenet.trainable_variables))
+                    terms_by_layer(lenet, *train_batch(*train_set), *lambdas), lenet.trainable_variables))
             seconds = time.perf_counter() - started
             step += count
             steps_per_call = max(1, int(count / seconds))  # about a second's worth, so that signals need not wait

@@ -116,13 +116,17 @@ def _import_tensorflow_quietly():
         quiet.communicate()
 
 
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # the former on Linux
+
+
 def surroundings():
     """What the last bits of a run depend on besides its settings: versions, and what sums are split over."""
     import numpy
     import tensorflow
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()  # the former on Linux
     return {'python': platform.python_version(), 'tensorflow': tensorflow.__version__, 'numpy': numpy.__version__,
-            'cores': cores, 'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
+            'cores': cores(), 'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
 
 
 def first_line(error):

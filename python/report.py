@@ -1,6 +1,7 @@
 """What a run shows: terminal, TensorBoard, settings.json, results.json; and why it stopped at a step not finite."""
 
 import datetime
+import math
 import shlex
 import sys
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoints
+import input_data
 import program
 
 REMEDIES = {
@@ -22,6 +24,17 @@ REMEDIES = {
 HPARAMS = ('group_lasso', 'group_variance', 'random_sparsity', 'sparsity_threshold', 'dataset', 'widths', 'dropout',
            'learning_rate', 'final_learning_rate', 'max_steps', 'batch_size', 'seed')
 MEASURES = ('mean_of_five', 'mean_of_four', 'global_sparsity')
+
+
+def macs(image_shape, widths):
+    """Multiply-accumulates of the LeNet for one image of (height, width, channels), by layer, as a dict of ints.
+
+    Biases are not counted, and windows at the border count in full.
+    """
+    (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
+    full, half, quarter = (math.ceil(height / n) * math.ceil(width / n) for n in (1, 2, 4))  # pixels
+    return {'conv1': full * 5 * 5 * channels * conv1, 'conv2': half * 5 * 5 * conv1 * conv2,
+            'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
 
 
 def explain(terms, variables):
@@ -168,7 +181,7 @@ class Report:
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
             print(f'{name:8}  {layer["zero_share"]:12.2%}  {layer["groups_alive"]:5d} of {layer["groups"]:5d}')
-        for title, share in (('mean of the five layers, as in the paper', 'mean_of_five'),
+        for title, share in (("mean of the five layers, the paper's", 'mean_of_five'),
                              ('mean of the four regularised layers', 'mean_of_four'),
                              ('global, share of all weights', 'global_sparsity')):
             print(f'sparsity, {title + ":":42} {figures[share]:7.2%}')

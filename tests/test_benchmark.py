@@ -10,7 +10,7 @@ import pytest
 
 import benchmark
 import input_data
-import main
+import report
 from conftest import ROOT
 
 STEP = """
@@ -31,7 +31,7 @@ np.savez(sys.argv[1], logits, loss, *tape.gradient(loss, net.trainable_variables
 
 
 def test_multiply_accumulates_and_operations_of_the_papers_net():
-    of_layer = main.macs((28, 28, 1), (64, 128, 512, 256))
+    of_layer = report.macs((28, 28, 1), (64, 128, 512, 256))
     assert of_layer == {'conv1': 28 * 28 * 25 * 64, 'conv2': 14 * 14 * 25 * 64 * 128, 'fc1': 6272 * 512,
                         'fc2': 512 * 256, 'softmax': 2560}
     assert benchmark.training_flop(of_layer, 100) == 200 * (2 * 1254400 + 3 * (40140800 + 3211264 + 131072 + 2560))

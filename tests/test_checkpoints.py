@@ -22,6 +22,7 @@ import checkpoints
 import input_data
 import main
 import pictures
+import program
 import report
 
 SCRIPT = pathlib.Path(main.__file__)
@@ -141,7 +142,7 @@ def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp
         def progress(self, *arguments):
             original(self, *arguments)
             if len(steps_saved(tmp_path / 'parts')) == 3:
-                raise checkpoints.RunError('cut')
+                raise program.RunError('cut')
 
         patch.setattr(report.Report, 'progress', progress)
         with pytest.raises(SystemExit, match='cut'):
@@ -305,7 +306,7 @@ def test_a_step_that_is_not_finite_stops_the_run_before_the_variables_are_touche
 
     monkeypatch.setattr(checkpoints.Run, 'restore', restore)
     data = input_data.read_data_sets(fake_data=True)
-    with pytest.raises(checkpoints.RunError, match=f'at step 0 this is no longer finite: {words}'):
+    with pytest.raises(program.RunError, match=f'at step 0 this is no longer finite: {words}'):
         main.train(data, main.Settings(max_steps=5, widths=(3, 4, 6, 5), eval_interval=10), tmp_path)
     net, before = nets[0]
     for variable, value in zip(net.variables, before, strict=True):
@@ -333,8 +334,8 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, m
 
 
 def test_an_error_is_told_by_its_first_line_or_its_type():
-    assert checkpoints.first_line(ValueError('one\ntwo')) == 'one'
-    assert checkpoints.first_line(AssertionError()) == 'AssertionError'
+    assert program.first_line(ValueError('one\ntwo')) == 'one'
+    assert program.first_line(AssertionError()) == 'AssertionError'
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def in_turn(tmp_path_factory):
 def test_the_grid_has_each_method_at_each_strength_for_each_seed():
     runs = list(compare.grid([0, 1], [0.1, 0.2], [0.01, 1.0], [50, 90]))
     assert len(runs) == 2 * (1 + 2 * 3 + 2) and [r['seed'] for r in runs] == [0] * 9 + [1] * 9
+    assert figure.LAYERS == main.REGULARISED
     assert [figure.method(r) for r in runs[:9]] == ['dense', *['ssl', 'gss', 'gss'] * 2, 'scn', 'scn']
     assert [r['random_sparsity'] for r in runs[7:9]] == [0.5, 0.9]
 

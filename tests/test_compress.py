@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from google.protobuf import json_format
 
-import checkpoints
 import compress
 import export
 import input_data
 import main
+import program
 from conftest import ROOT
 from test_input_data import arrays, idx
 
@@ -357,7 +357,7 @@ def test_a_run_with_nothing_left_is_exported_as_the_constant_that_it_is(run, cap
 
 
 def refused(words, *arguments):
-    with pytest.raises(checkpoints.RunError, match=words) as error:
+    with pytest.raises(program.RunError, match=words) as error:
         compress.compress_run(*arguments)
     assert '\n' not in str(error.value)
 

@@ -140,7 +140,7 @@ def test_the_run_folder_and_its_files(run_main, capsys):
 
 def test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_else(run_main, monkeypatch):
     def stop(*_, **objects):
-        raise checkpoints.RunError('far enough')
+        raise program.RunError('far enough')
 
     def folders(*arguments):
         with pytest.raises(SystemExit, match='far enough'):
