@@ -105,6 +105,15 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
         assert figure.rst(table) in README
 
 
+def test_the_drops_at_another_lambda_v_are_those_of_the_csv():
+    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256',
+                           steps=10000, seed=0)
+    found = figure.drops(rows, 1, 'mean_of_four', [50, 60, 70, 80])
+    gss, ssl = (['{:.2f}'.format(*of.values()) for of in found[name].values() if of] for name in ('gss', 'ssl'))
+    assert len(gss) == 3 and (f'GSS loses {gss[0]}, {gss[1]} and {gss[2]} points at 50, 60 and 70% where SSL loses '
+                              f'{ssl[0]}, {ssl[1]} and {ssl[2]}; 80% is not reached') in ' '.join(README.split())
+
+
 def test_the_largest_norm_is_where_the_readme_says():
     rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), group_lasso=0.004, group_variance=0.01)
     assert len(rows) >= 3 and '(4 lambda_v / lambda_g * G^2 / (G - 1))^(1/5)' in README
