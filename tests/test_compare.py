@@ -207,7 +207,8 @@ def test_bad_input_costs_one_line(run, tmp_path):
 
 def made_up(**cells):
     return {**dict.fromkeys(compare.COLUMNS, '0'), 'dataset': 'mnist', 'widths': '20-50-500-256', 'steps': '10000',
-            'learning_rate': '0.001', 'final_learning_rate': '1e-05', **{n: str(v) for n, v in cells.items()}}
+            'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
+            **{name: str(value) for name, value in cells.items()}}
 
 
 def series(method, variance, points, seed=0):
@@ -227,6 +228,16 @@ ROWS = [made_up(method='dense', test_accuracy=0.99), made_up(method='scn', rando
 def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method, level, expected):
     found = figure.drop(ROWS, '0', (method, '0.01' if method == 'gss' else '0'), 'mean_of_four', level)
     assert found == (expected if expected is None else pytest.approx(expected))
+
+
+def test_a_level_may_be_the_multiply_accumulates_saved():
+    rows = [dict(row, macs=macs) for row, macs in zip(ROWS, (1000, 900, 100, 400, 800, 700), strict=True)]
+    for level, expected in ((60, 0.5), (75, 2.25), (95, None)):  # saved: 90%, 60%, 20% at 0.95, 0.985, 0.995
+        found = figure.drop(rows, '0', ('ssl', '0'), figure.MACS_SAVED, level)
+        assert found == (expected if expected is None else pytest.approx(expected))
+    assert figure.drop(rows, '0', ('scn', '0'), figure.MACS_SAVED, 70) is None  # no two strengths
+    assert figure.level_table(rows, 0.01, figure.MACS_SAVED, [60])[1][1:5] == (
+        'not reached', '0.50', 'not reached', 'none, none, none')
 
 
 def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():

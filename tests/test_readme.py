@@ -105,6 +105,16 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
         assert figure.rst(table) in README
 
 
+def test_the_drops_by_multiply_accumulates_are_those_of_the_csv():
+    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256',
+                           steps=10000)
+    _, *table = figure.level_table(rows, 0.01, figure.MACS_SAVED, [50, 60, 70, 80, 90])
+    assert [line[-1] for line in table] == 4 * ['GSS loses more'] + ['no difference seen']
+    ssl, gss = ([line[column].split()[0] for line in table[:4]] for column in (2, 3))
+    assert (f'GSS loses more than SSL in every seed at 50, 60, 70 and 80% saved: {gss[0]}, {gss[1]}, {gss[2]} and '
+            f'{gss[3]} points against {ssl[0]}, {ssl[1]}, {ssl[2]} and {ssl[3]}.') in ' '.join(README.split())
+
+
 def test_the_drops_at_another_lambda_v_are_those_of_the_csv():
     rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256',
                            steps=10000, seed=0)
