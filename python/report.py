@@ -181,7 +181,7 @@ class Report:
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
             print(f'{name:8}  {layer["zero_share"]:12.2%}  {layer["groups_alive"]:5d} of {layer["groups"]:5d}')
-        for title, share in (("mean of the five layers, the paper's", 'mean_of_five'),
+        for title, share in (('mean of the five layers, as in the paper', 'mean_of_five'),
                              ('mean of the four regularised layers', 'mean_of_four'),
                              ('global, share of all weights', 'global_sparsity')):
             print(f'sparsity, {title + ":":42} {figures[share]:7.2%}')
