@@ -117,27 +117,18 @@ def group_norms(weight):
 
 
 def group_lasso(weights):
-    """Group lasso, sum_l sum_g ||W_l,g||_2: no coefficient, no factor sqrt(group size).
+    """Group lasso, sum_l sum_g ||W_l,g||_2, a scalar: no coefficient, no factor sqrt(group size).
 
-    Args:
-      weights: list of float tensors W_l of any rank with the outputs on the last axis; the group W_l,g is all that
-        feeds output g. keras_regularizer.py says of which Keras layers that is true.
-
-    Returns:
-      Scalar of the weights' dtype.
+    `weights` is a list of float tensors W_l of any rank, outputs on the last axis; W_l,g is all that feeds output g.
     """
     return tf.add_n([tf.reduce_sum(group_norms(w)) for w in weights])
 
 
 def group_variance(weights):
-    """Attention, sum_l 1 / Var_g(||W_l,g||_2^2): population variance over a layer's groups, no epsilon.
+    """Attention, sum_l 1 / Var_g(||W_l,g||_2^2), a scalar: population variance over a layer's groups, no epsilon.
 
-    Args:
-      weights: list of float tensors, as for `group_lasso`.
-
-    Returns:
-      Scalar of the weights' dtype: inf, or by rounding very large, if a layer's norms are all equal (one group; zeros).
-      In float32 its gradient overflows to inf or NaN even before, at a variance of some 1e-19.
+    It is inf, or by rounding very large, if a layer's norms are all equal (one group; all zero); in float32 its
+    gradient overflows to inf or NaN even before, at a variance of some 1e-19.
     """
     return tf.add_n([1 / tf.math.reduce_variance(squared_group_norms(w)) for w in weights])
 
@@ -165,11 +156,7 @@ def sparsify(weight, threshold):
 
 
 def sparsity(weights, threshold):
-    """What the authors' program reports, for a list of tensors of any shape.
-
-    Returns:
-      (float32 scalar: unweighted mean over the list of the share of zeros; int64 scalar: number of weights left).
-    """
+    """The authors' measures of a list of tensors: mean share of zeros, float32 scalar; weights left, int64 scalar."""
     thresholded = [sparsify(w, threshold) for w in weights]
     return (tf.reduce_mean([tf.math.zero_fraction(w) for w in thresholded]),
             tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
@@ -394,14 +381,10 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
 
 
 def training_loop(lenet, optimizer, train_batch, lambda_g, lambda_v):
-    """Makes the function that takes many steps in one call, up to the first that is not finite.
+    """Makes the function that takes `count` steps in one call, and stops at the first that is not finite.
 
-    A call for each step takes 1.14 times as long at widths 4,4,8,8 and 1.01 times at the default ones, on two cores
-    (python/benchmark.py).
-
-    Returns:
-      tf.function of all training images and labels (as arguments, so that no graph keeps them alive) and of the number
-      of steps, an int32 scalar; it returns whether all were finite, a bool scalar.
+    All training images and labels are arguments, so that no graph keeps them alive. A call for each step would take
+    1.14 times as long at widths 4,4,8,8 and 1.01 times at the default ones, on two cores (python/benchmark.py).
     """
     @tf.function(autograph=False)
     def train_steps(images, labels, count):
