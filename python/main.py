@@ -223,7 +223,7 @@ class LeNet(tf.Module):
         self.net(tf.zeros([1, *image_shape]), training_status=False)  # each layer's first call creates its variables
 
     def parameters(self, layer_name, w_shape, b_shape, training_status):
-        """The layer's weights, masked if it has a mask and in evaluation thresholded, and biases; the first call creates them."""
+        """The layer's weights (masked; in evaluation thresholded) and biases; the first call creates them."""
         if layer_name not in self.weights:
             # Truncated normal of standard deviation 0.1; biases 0.1: the authors' program.
             initial = 0.1 * tf.random.stateless_truncated_normal(w_shape, op_seed(self.seed, f'{layer_name}/weights'))
