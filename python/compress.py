@@ -20,6 +20,7 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
+import contextlib
 import json
 import os
 import pathlib
@@ -143,27 +144,30 @@ def load_run(folder, data_dir):
         facts = json.loads(path.read_text())
         used = {name: facts['settings'][name] for name in (
             'widths', 'sparsity_threshold', 'random_sparsity', 'seed', 'max_steps')}
-        # Whatever the loss was, no bound of its coefficients counts here.
-        settings, identity = main.Settings(**used, group_variance=0), facts['identity']
+        settings = main.Settings(**used, group_variance=0)  # the bounds of the loss's coefficients do not count here
+        identity = facts['identity']
         # Runs of earlier versions do not say where their data came from.
-        source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake',
-                                       'seed': settings.seed}
-        data = input_data.read_data_sets(**source | ({'data_dir': data_dir} if data_dir else {}))
-        same_data = checkpoints.content(data) == identity['train_sha256']
-        lenet = main.LeNet(data.train.images.shape[1:], settings)
+        source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake'}
+        wanted, dataset, fake_data = identity['train_sha256'], source['dataset'], source['fake_data']
+        data_dir = data_dir or source.get('data_dir')
+        if not fake_data and dataset not in input_data.DATASETS:
+            raise ValueError(f'the data set {dataset}')
     except (FileNotFoundError, NotADirectoryError) as error:
         raise program.RunError(f'--log_dir={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:
         raise program.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
-    except input_data.DataError as error:
-        reason = program.first_line(error).rstrip('.:')
-        raise program.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise program.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
                                'Give another --log_dir.') from error
-    if not same_data:
+    try:
+        data = input_data.read_data_sets(data_dir, fake_data, dataset, settings.seed)
+    except input_data.DataError as error:
+        reason = program.first_line(error).rstrip('.:')
+        raise program.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
+    if checkpoints.content(data) != wanted:
         raise program.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
                                'of those as --data_dir.')
+    lenet = main.LeNet(data.train.images.shape[1:], settings)
     if checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet)) is None:
         raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
     return lenet, data, settings
@@ -195,6 +199,21 @@ def counts(nets, keep):
                        for what in ('weights', 'macs')}}
 
 
+@contextlib.contextmanager
+def new_folder(path):
+    """A folder to fill, which gets its name at the end: without an error, and at once."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'{path.name}.part-', dir=path.parent) as scratch:
+            part = pathlib.Path(scratch, path.name)
+            part.mkdir()
+            yield part
+            os.rename(part, path)
+    except (OSError, tf.errors.OpError) as error:
+        raise program.RunError(f'--output_dir={path} cannot be written ({program.first_line(error)}). '
+                               'Give another.') from error
+
+
 def compress_run(log_dir, output_dir=None, data_dir=None):
     """Compresses the net of a run; the arguments are the flags of the same names.
 
@@ -209,6 +228,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
     lenet, data, settings = load_run(folder, data_dir)
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
@@ -221,32 +241,24 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
     wanted = {name: export.on_all(lambda images, net=reference.net: net(images, training_status=False)[0], images)
               for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'{output.name}.part-', dir=output.parent) as scratch:
-            part = pathlib.Path(scratch, output.name)
-            part.mkdir()
-            for name, net in nets.items():
-                export.write(net, part, name)
-            functions = {name: export.load(part / name) for names in export.FORMATS.values() for name in names}
-            logits = {name: export.on_all(function, images) for name, function in functions.items()}
-            accuracies = {name: float(np.mean(np.argmax(of_net, axis=1) == labels)) for name, of_net in (
-                ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
-                ('compressed', logits['compressed']))}
-            figures = {
-                'run': str(folder), 'step': int(lenet.step), 'max_steps': settings.max_steps, 'dataset': data.name,
-                'threshold': lenet.threshold, **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
-                'largest_logit': float(np.abs(wanted['compressed']).max()),
-                'largest_difference': {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
-                                       for name, found in logits.items()},
-                'bytes': {name: export.size(part / name) for name in functions},
-                'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),
-                'machine': f'{program.processor()}, {program.cores()} cores'}
-            checkpoints.write_json(part / 'compression.json', figures)
-            os.rename(part, output)
-    except (OSError, tf.errors.OpError) as error:
-        raise program.RunError(f'--output_dir={output} cannot be written ({program.first_line(error)}). '
-                               'Give another.') from error
+    with new_folder(output) as part:
+        for name, net in nets.items():
+            export.write(net, part, name)
+        functions = {name: export.load(part / name) for names in export.FORMATS.values() for name in names}
+        logits = {name: export.on_all(function, images) for name, function in functions.items()}
+        differences = {name: largest_difference(name, found, wanted[name.removesuffix('.tflite')])
+                       for name, found in logits.items()}
+        accuracies = {name: float(np.mean(np.argmax(of_net, axis=1) == labels)) for name, of_net in (
+            ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
+            ('compressed', logits['compressed']))}
+        figures = {
+            'run': str(folder), 'step': int(lenet.step), 'max_steps': settings.max_steps, 'dataset': data.name,
+            'threshold': lenet.threshold, **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
+            'largest_logit': float(np.abs(wanted['compressed']).max()), 'largest_difference': differences,
+            'bytes': {name: export.size(part / name) for name in functions},
+            'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),
+            'machine': f'{program.processor()}, {program.cores()} cores'}
+        checkpoints.write_json(part / 'compression.json', figures)
     return output, figures
 
 
@@ -281,7 +293,6 @@ def show(figures):
 
 
 def compress_main():
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
     output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
     show(figures)
     print(f'files: {program.shown(output)}')
