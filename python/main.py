@@ -267,38 +267,32 @@ class LeNet(tf.Module):
     def net(self, x, training_status):
         """The forward pass; the shapes beside it are those at the default widths, 28x28 images.
 
-        Args:
-          x: images, float32 [N, height, width, channels] or flat.
-
-        Returns:
-          (logits, float32 [N, 10]; dict from layer name to the layer's activations, before pooling and dropout).
+        Takes images, float32 [N, height, width, channels] or flat; returns the logits, float32 [N, 10], and a dict from
+        layer name to the layer's activations, before pooling and dropout.
         """
         height, width, channels = self.image_shape
         conv1, conv2, fc1, fc2 = self.widths
+        nn_layer, nn_conv_layer, dropout = (partial(layer, training_status=training_status) for layer in (
+            self.nn_layer, self.nn_conv_layer, self.dropout))
 
         with tf.name_scope('reshape'):
-            x_image = tf.reshape(x, [-1, height, width, channels])      # [N, 28, 28, 1]
+            x_image = tf.reshape(x, [-1, height, width, channels])                          # [N, 28, 28, 1]
 
-        h_conv1 = self.nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1',
-                                     training_status=training_status)   # [N, 28, 28, 64]
+        h_conv1 = nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1')         # [N, 28, 28, 64]
         with tf.name_scope('pool1'):
-            h_pool1 = max_pool_2x2(h_conv1)                             # [N, 14, 14, 64]
+            h_pool1 = max_pool_2x2(h_conv1)                                                 # [N, 14, 14, 64]
 
-        h_conv2 = self.nn_conv_layer(h_pool1, [5, 5, conv1, conv2], [conv2], 'conv2',
-                                     training_status=training_status)   # [N, 14, 14, 128]
+        h_conv2 = nn_conv_layer(h_pool1, [5, 5, conv1, conv2], [conv2], 'conv2')            # [N, 14, 14, 128]
         with tf.name_scope('pool2'):
-            h_pool2 = max_pool_2x2(h_conv2)                             # [N, 7, 7, 128]
+            h_pool2 = max_pool_2x2(h_conv2)                                                 # [N, 7, 7, 128]
             features = math.prod(h_pool2.shape[1:])
-            h_flat = tf.reshape(h_pool2, [-1, features])                # [N, 6272]
+            h_flat = tf.reshape(h_pool2, [-1, features])                                    # [N, 6272]
 
-        h_fc1 = self.nn_layer(h_flat, features, fc1, 'fc1', training_status=training_status)        # [N, 512]
-        h_drop1 = self.dropout(h_fc1, 'fc1', training_status)
-
-        h_fc2 = self.nn_layer(h_drop1, fc1, fc2, 'fc2', training_status=training_status)            # [N, 256]
-        h_drop2 = self.dropout(h_fc2, 'fc2', training_status)
-
-        logits = self.nn_layer(h_drop2, fc2, input_data.CLASSES, 'softmax', training_status=training_status,
-                               act=tf.identity)                         # [N, 10]
+        h_fc1 = nn_layer(h_flat, features, fc1, 'fc1')                                      # [N, 512]
+        h_drop1 = dropout(h_fc1, 'fc1')
+        h_fc2 = nn_layer(h_drop1, fc1, fc2, 'fc2')                                          # [N, 256]
+        h_drop2 = dropout(h_fc2, 'fc2')
+        logits = nn_layer(h_drop2, fc2, input_data.CLASSES, 'softmax', act=tf.identity)     # [N, 10]
         return logits, {'conv1': h_conv1, 'conv2': h_conv2, 'fc1': h_fc1, 'fc2': h_fc2, 'softmax': logits}
 
     def regularised(self):
