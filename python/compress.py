@@ -149,7 +149,7 @@ def load_run(folder, data_dir):
         # Runs of earlier versions do not say where their data came from.
         source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake'}
         wanted, dataset, fake_data = identity['train_sha256'], source['dataset'], source['fake_data']
-        data_dir = data_dir or source.get('data_dir')
+        data_dir = os.fspath(data_dir or source.get('data_dir') or '')  # TypeError if it is no path
         if not fake_data and dataset not in input_data.DATASETS:
             raise ValueError(f'the data set {dataset}')
     except (FileNotFoundError, NotADirectoryError) as error:

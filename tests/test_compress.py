@@ -396,6 +396,7 @@ def test_a_run_that_is_none_is_refused(run, tmp_path):
     facts = json.loads(settings)
     for content in ('', '[]', '{"settings": {}}', 'null', json.dumps({**facts, 'settings': {}}),
                     json.dumps({**facts, 'data': {'folder': 'here'}}), json.dumps({**facts, 'data': 7}),
+                    json.dumps({**facts, 'data': {'dataset': 'mnist', 'fake_data': False, 'data_dir': 7}}),
                     json.dumps({**facts, 'data': None, 'identity': {**facts['identity'], 'dataset': 'mine'}})):
         (folder / 'settings.json').write_text(content)
         refused('settings.json does not hold the settings and the data of a run', folder)

@@ -48,7 +48,9 @@ def test_the_numbers_of_the_net_are_those_of_main():
     assert f'{weights:,} weights and {biases:,} biases' in README
     _, activations = net.net(np.zeros((1, 28, 28, 1), np.float32), training_status=False)
     shapes = [' x '.join(map(str, main.max_pool_2x2(activations[name]).shape[1:])) for name in ('conv1', 'conv2')]
-    assert f'to {shapes[0]} and {shapes[1]}; two dense layers (relu, dropout) of {net.widths[2]} and ' in README
+    outputs = [activations[name].shape[1] for name in ('fc1', 'fc2')]
+    assert (f'to {shapes[0]} and {shapes[1]}; two dense layers (relu, dropout) of {outputs[0]} and {outputs[1]} '
+            'outputs;') in ' '.join(README.split())
 
 
 def test_every_flag_is_there_and_no_other(monkeypatch):
@@ -97,18 +99,23 @@ def test_ci_runs_them_on_the_same_pythons():
         assert re.findall(r'"(3\.\d+)"', (ROOT / file).read_text()) == ['3.11', '3.12', '3.13']
 
 
+def measured(**columns):
+    """The rows of the comparison that have these values in these columns."""
+    return figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', **columns)
+
+
+def grid(**columns):
+    return measured(widths='20-50-500-256', steps=10000, **columns)
+
+
 def test_the_tables_of_the_comparison_are_what_the_csv_gives():
-    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256')
-    grid = figure.matching(rows, steps=10000)
-    for table in (figure.run_table(figure.matching(rows, steps=3000)),
-                  *(figure.level_table(grid, 0.01, measure, [50, 60, 70, 80, 90]) for measure in figure.MEASURES)):
+    for table in (figure.run_table(measured(widths='20-50-500-256', steps=3000)),
+                  *(figure.level_table(grid(), 0.01, measure, [50, 60, 70, 80, 90]) for measure in figure.MEASURES)):
         assert figure.rst(table) in README
 
 
 def test_the_drops_by_multiply_accumulates_are_those_of_the_csv():
-    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256',
-                           steps=10000)
-    _, *table = figure.level_table(rows, 0.01, figure.MACS_SAVED, [50, 60, 70, 80, 90])
+    _, *table = figure.level_table(grid(), 0.01, figure.MACS_SAVED, [50, 60, 70, 80, 90])
     assert [line[-1] for line in table] == 4 * ['GSS loses more'] + ['no difference seen']
     ssl, gss = ([line[column].split()[0] for line in table[:4]] for column in (2, 3))
     assert (f'GSS loses more than SSL in every seed at 50, 60, 70 and 80% saved: {gss[0]}, {gss[1]}, {gss[2]} and '
@@ -116,16 +123,14 @@ def test_the_drops_by_multiply_accumulates_are_those_of_the_csv():
 
 
 def test_the_drops_at_another_lambda_v_are_those_of_the_csv():
-    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', widths='20-50-500-256',
-                           steps=10000, seed=0)
-    found = figure.drops(rows, 1, 'mean_of_four', [50, 60, 70, 80])
+    found = figure.drops(grid(seed=0), 1, 'mean_of_four', [50, 60, 70, 80])
     gss, ssl = (['{:.2f}'.format(*of.values()) for of in found[name].values() if of] for name in ('gss', 'ssl'))
     assert len(gss) == 3 and (f'GSS loses {gss[0]}, {gss[1]} and {gss[2]} points at 50, 60 and 70% where SSL loses '
                               f'{ssl[0]}, {ssl[1]} and {ssl[2]}; 80% is not reached') in ' '.join(README.split())
 
 
 def test_the_largest_norm_is_where_the_readme_says():
-    rows = figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), group_lasso=0.004, group_variance=0.01)
+    rows = measured(group_lasso=0.004, group_variance=0.01)
     assert len(rows) >= 3 and '(4 lambda_v / lambda_g * G^2 / (G - 1))^(1/5)' in README
     for row in rows:
         for layer, groups in zip(('fc1', 'fc2'), map(int, row['widths'].split('-')[2:]), strict=True):
