@@ -250,7 +250,15 @@ def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
     ([-0.1, -0.1, -0.1], 'no difference seen'),
     ([0.2, 0.1, 0.1], 'GSS loses more'), ([-0.5, -0.5], 'too few seeds')])
 def test_the_verdict_asks_every_seed_and_more_than_the_noise(differences, words):
-    assert figure.verdict(differences) == words
+    assert figure.verdict(differences, 0.1) == words
+
+
+@pytest.mark.parametrize('dataset, accuracies, points', [
+    ('mnist', (0.993, 0.995), 0.1), ('mnist', (0.5,), 0.5), ('cifar10', (0.7, 0.74), 0.449), ('mnist', (), 0.1),
+    ('mnist_5k', (0.976,), 0.484)])
+def test_the_noise_is_the_sampling_error_of_the_dense_accuracy(dataset, accuracies, points):
+    rows = [made_up(method='dense', dataset=dataset, test_accuracy=accuracy) for accuracy in accuracies]
+    assert figure.noise([*rows, *ROWS[1:]]) == pytest.approx(points, abs=5e-4)
 
 
 def test_the_table_has_means_deviations_and_paired_differences():
