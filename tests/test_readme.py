@@ -23,6 +23,8 @@ import program
 from conftest import ROOT
 
 README = (ROOT / 'README.rst').read_text()
+WORDS = ' '.join(README.split())
+LEVELS = [50, 60, 70, 80, 90]
 COMMANDS = re.findall(r'^    (.*python .*)$', re.sub(r' *\\\n *', ' ', README), re.MULTILINE)  # a backslash goes on
 
 
@@ -50,7 +52,7 @@ def test_the_numbers_of_the_net_are_those_of_main():
     shapes = [' x '.join(map(str, main.max_pool_2x2(activations[name]).shape[1:])) for name in ('conv1', 'conv2')]
     outputs = [activations[name].shape[1] for name in ('fc1', 'fc2')]
     assert (f'to {shapes[0]} and {shapes[1]}; two dense layers (relu, dropout) of {outputs[0]} and {outputs[1]} '
-            'outputs;') in ' '.join(README.split())
+            'outputs;') in WORDS
 
 
 def test_every_flag_is_there_and_no_other(monkeypatch):
@@ -110,23 +112,31 @@ def grid(**columns):
 
 def test_the_tables_of_the_comparison_are_what_the_csv_gives():
     for table in (figure.run_table(measured(widths='20-50-500-256', steps=3000)),
-                  *(figure.level_table(grid(), 0.01, measure, [50, 60, 70, 80, 90]) for measure in figure.MEASURES)):
+                  figure.level_table(grid(), 0.01, 'mean_of_four', LEVELS)):
         assert figure.rst(table) in README
 
 
+def test_the_drops_by_global_sparsity_are_those_of_the_csv():
+    _, *table = figure.level_table(grid(), 0.01, 'global_sparsity', LEVELS)
+    assert {line[-1] for line in table} == {'no difference seen'}
+    at_80, at_90 = ([line[column] for column in (1, 2, 3)] for line in table[-2:])
+    assert (f'at 90% SCN lose {at_90[0]} points, SSL {at_90[1]} and GSS {at_90[2]}; at 80% {at_80[0]}, {at_80[1]} and '
+            f'{at_80[2]}.') in WORDS
+
+
 def test_the_drops_by_multiply_accumulates_are_those_of_the_csv():
-    _, *table = figure.level_table(grid(), 0.01, figure.MACS_SAVED, [50, 60, 70, 80, 90])
+    _, *table = figure.level_table(grid(), 0.01, figure.MACS_SAVED, LEVELS)
     assert [line[-1] for line in table] == 4 * ['GSS loses more'] + ['no difference seen']
     ssl, gss = ([line[column].split()[0] for line in table[:4]] for column in (2, 3))
     assert (f'GSS loses more than SSL in every seed at 50, 60, 70 and 80% saved: {gss[0]}, {gss[1]}, {gss[2]} and '
-            f'{gss[3]} points against {ssl[0]}, {ssl[1]}, {ssl[2]} and {ssl[3]}.') in ' '.join(README.split())
+            f'{gss[3]} points against {ssl[0]}, {ssl[1]}, {ssl[2]} and {ssl[3]}.') in WORDS
 
 
 def test_the_drops_at_another_lambda_v_are_those_of_the_csv():
     found = figure.drops(grid(seed=0), 1, 'mean_of_four', [50, 60, 70, 80])
     gss, ssl = (['{:.2f}'.format(*of.values()) for of in found[name].values() if of] for name in ('gss', 'ssl'))
     assert len(gss) == 3 and (f'GSS loses {gss[0]}, {gss[1]} and {gss[2]} points at 50, 60 and 70% where SSL loses '
-                              f'{ssl[0]}, {ssl[1]} and {ssl[2]}; 80% is not reached') in ' '.join(README.split())
+                              f'{ssl[0]}, {ssl[1]} and {ssl[2]}; 80% is not reached') in WORDS
 
 
 def test_the_largest_norm_is_where_the_readme_says():
