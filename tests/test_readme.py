@@ -116,6 +116,15 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
         assert figure.rst(table) in README
 
 
+def test_the_table_of_cifar_10_is_what_the_csv_gives():
+    rows = compare.read(ROOT / '_img' / 'comparison_cifar10.csv')
+    assert figure.rst(figure.level_table(figure.matching(rows, steps=6000), 0.01, 'mean_of_four', LEVELS)) in README
+    lengths = {row['steps']: f'{100 * float(row["validation_accuracy"]):.1f}%' for row in figure.matching(
+        rows, method='dense', seed=0)}
+    assert (f'at {lengths["5000"]} of the validation images after 5,000 steps, at {lengths["6000"]} after 6,000, and '
+            f'at {lengths["12000"]} after 12,000') in WORDS
+
+
 def test_the_drops_by_global_sparsity_are_those_of_the_csv():
     _, *table = figure.level_table(grid(), 0.01, 'global_sparsity', LEVELS)
     assert {line[-1] for line in table} == {'no difference seen'}
