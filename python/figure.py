@@ -120,7 +120,7 @@ def verdict(differences, least):
 
 def level_table(rows, variance, measure, levels):
     """Lines of the table: for each level each method's drop, the paper's, and the paired differences."""
-    found = drops(rows, variance, measure, levels)
+    found, least = drops(rows, variance, measure, levels), noise(rows)
     table = [('level', 'SCN', 'SSL', 'GSS', 'paper: SCN, SSL, GSS', 'GSS - SSL, by seed', 'verdict')]
     for level in levels:
         scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
@@ -128,7 +128,7 @@ def level_table(rows, variance, measure, levels):
         table.append((f'{level:g}%', *(spread(part.values()) for part in (scn, ssl, gss)),
                       ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] and measure in MEASURES else 'none'
                                 for name in PAPER),
-                      ', '.join(f'{d:+.2f}' for d in paired) or 'none', verdict(paired, noise(rows))))
+                      ', '.join(f'{d:+.2f}' for d in paired) or 'none', verdict(paired, least)))
     return table
 
 

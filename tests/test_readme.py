@@ -101,9 +101,10 @@ def test_ci_runs_them_on_the_same_pythons():
         assert re.findall(r'"(3\.\d+)"', (ROOT / file).read_text()) == ['3.11', '3.12', '3.13']
 
 
-def measured(**columns):
-    """The rows of the comparison that have these values in these columns."""
-    return figure.matching(compare.read(ROOT / '_img' / 'comparison.csv'), dataset='mnist', **columns)
+def measured(dataset='mnist', **columns):
+    """The rows of a data set's comparison that have these values in these columns."""
+    name = {'mnist': 'comparison.csv', 'cifar10': 'comparison_cifar10.csv'}[dataset]
+    return figure.matching(compare.read(ROOT / '_img' / name), dataset=dataset, **columns)
 
 
 def grid(**columns):
@@ -117,10 +118,10 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
 
 
 def test_the_table_of_cifar_10_is_what_the_csv_gives():
-    rows = compare.read(ROOT / '_img' / 'comparison_cifar10.csv')
-    assert figure.rst(figure.level_table(figure.matching(rows, steps=6000), 0.01, 'mean_of_four', LEVELS)) in README
-    lengths = {row['steps']: f'{100 * float(row["validation_accuracy"]):.1f}%' for row in figure.matching(
-        rows, method='dense', seed=0)}
+    table = figure.level_table(measured('cifar10', steps=6000), 0.01, 'mean_of_four', LEVELS)
+    assert figure.rst(table) in README
+    lengths = {row['steps']: f'{100 * float(row["validation_accuracy"]):.1f}%'
+               for row in measured('cifar10', method='dense', seed=0)}
     assert (f'at {lengths["5000"]} of the validation images after 5,000 steps, at {lengths["6000"]} after 6,000, and '
             f'at {lengths["12000"]} after 12,000') in WORDS
 
