@@ -124,8 +124,8 @@ def draw_comparison(panels, paper, path):
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
                 if not drops.get(level):
-                    panel.annotate('not\nreached', (place, 0), (0, 3), textcoords='offset points', ha='center',
-                                   fontsize=6)
+                    panel.text(place, 0.01, 'not\nreached', transform=panel.get_xaxis_transform(), ha='center',
+                               fontsize=6)
         panel.axhline(0, color='black', linewidth=0.7)
         panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),
                   xticklabels=[f'{level:g}' for level in levels])
@@ -155,6 +155,9 @@ def draw_alive(layers, path):
             panel.errorbar(strengths, means, spread, fmt=style, color=GREYS[method] if method == 'ssl' else 'black',
                            markersize=4, capsize=2, linewidth=1, label=TITLES[method])
         panel.set(title=layer, xscale='log', xlabel='lambda_g', ylim=(0, None))
+        ticks = sorted(set().union(*methods.values()))
+        panel.set_xticks(ticks, [f'{strength:g}' for strength in ticks], rotation=90, fontsize=7)
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
     axes[0].set_ylabel('groups alive')
     axes[0].legend()
