@@ -70,7 +70,8 @@ def drop(rows, seed, series, measure, level):
 
     if series[0] == 'scn' and measure in MEASURES:
         return next((lost(row) for row in rows if math.isclose(100 * float(row['random_sparsity']), level)), None)
-    points = [(reached(row), lost(row)) for row in sorted(rows, key=lambda row: float(row['group_lasso']))]
+    rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
+    points = [(reached(row), lost(row)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):
         if min(before, after) <= level <= max(before, after):
             part = (level - before) / (after - before) if after != before else 0
@@ -96,7 +97,7 @@ def spread(values, form='.2f'):
     """Mean and standard deviation, as text."""
     values = list(values)
     deviation = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):{form}}{deviation}' if values else 'not reached'
+    return f'{statistics.mean(values):{form}}{deviation}' if values else 'out of range'
 
 
 def noise(rows):

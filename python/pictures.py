@@ -124,7 +124,7 @@ def draw_comparison(panels, paper, path):
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
                 if not drops.get(level):
-                    panel.text(place, 0.01, 'not\nreached', transform=panel.get_xaxis_transform(), ha='center',
+                    panel.text(place, 0.01, 'out of\nrange', transform=panel.get_xaxis_transform(), ha='center',
                                fontsize=6)
         panel.axhline(0, color='black', linewidth=0.7)
         panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),

@@ -236,8 +236,11 @@ def test_a_level_may_be_the_multiply_accumulates_saved():
         found = figure.drop(rows, '0', ('ssl', '0'), figure.MACS_SAVED, level)
         assert found == (expected if expected is None else pytest.approx(expected))
     assert figure.drop(rows, '0', ('scn', '0'), figure.MACS_SAVED, 70) is None  # no two strengths
+    masks = [made_up(method='scn', random_sparsity=share, macs=macs, test_accuracy=accuracy)
+             for share, macs, accuracy in ((0.9, 200, 0.95), (0.5, 900, 0.99), (0.7, 600, 0.98))]
+    assert figure.drop([rows[0], *masks], '0', ('scn', '0'), figure.MACS_SAVED, 20) == pytest.approx(1 / 3)
     assert figure.level_table(rows, 0.01, figure.MACS_SAVED, [60])[1][1:5] == (
-        'not reached', '0.50', 'not reached', 'none, none, none')
+        'out of range', '0.50', 'out of range', 'none, none, none')
 
 
 def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
@@ -268,7 +271,7 @@ def test_the_table_has_means_deviations_and_paired_differences():
                  *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed),
                  *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
     head, line = figure.level_table(rows, 0.01, 'mean_of_four', [50])
-    assert line == ('50%', 'not reached', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
+    assert line == ('50%', 'out of range', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
                     '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
 
 

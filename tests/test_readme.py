@@ -133,7 +133,8 @@ def test_the_drops_by_global_sparsity_are_those_of_the_csv():
     drops = figure.drops(grid(), 0.01, 'global_sparsity', LEVELS)
     more = [[drops['gss'][level][seed] - lost for seed, lost in drops['ssl'][level].items()] for level in LEVELS]
     means = [statistics.mean(of) for of in more]
-    assert min(map(min, more)) > 0 and f'in every seed at all five, by {min(means):.2f} to {max(means):.2f} points' in WORDS
+    assert min(map(min, more)) > 0
+    assert f'in every seed at all five, by {min(means):.2f} to {max(means):.2f} points' in WORDS
     at_80, at_90 = ([line[column] for column in (1, 2, 3)] for line in table[-2:])
     assert (f'at 90% SCN lose {at_90[0]} points, SSL {at_90[1]} and GSS {at_90[2]}; at 80% {at_80[0]}, {at_80[1]} and '
             f'{at_80[2]}.') in WORDS
