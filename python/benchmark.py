@@ -44,8 +44,9 @@ MATRIX = 2048        # rows and columns: the products of a step are about as lar
 
 def define_flags():
     program.define('Benchmark', 'integer', 'rounds', 15, 'Rounds, each of which measures every row once.',
-                   lambda n: n >= 2, 'at least 2')
-    program.define('Benchmark', 'integer', 'steps', 5, 'Training steps in a round.', lambda n: n >= 1, 'at least 1')
+                   lambda n: 2 <= n <= 10**6, 'from 2 to 1000000')
+    program.define('Benchmark', 'integer', 'steps', 5, 'Training steps in a round.', lambda n: 1 <= n <= 10**6,
+                   'from 1 to 1000000')
     program.define_settings(main.Settings, ('widths', 'batch_size'), 'Benchmark')
 
 

@@ -51,10 +51,8 @@ def _brief(value):
 
 
 def write_json(path, content):
-    """Replaces the file in one move, so that it is never half a file."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps(content, indent=2) + '\n')
-    os.replace(part, path)
+    """Replaces the file in one move."""
+    program.replace(path, json.dumps(content, indent=2) + '\n')
 
 
 def read_newest(folder, checkpoint):
@@ -115,8 +113,7 @@ class Run:
           RunError: log_dir cannot be the name of a folder.
         """
         run_identity = identity(data, settings)
-        folder = program.local_folder(log_dir or default_log_dir(run_identity), 'log_dir')
-        self.folder = pathlib.Path(os.path.realpath(folder))  # Path.resolve raises for links that go round in circles
+        self.folder = program.resolved(log_dir or default_log_dir(run_identity), 'log_dir')
         self.facts = {'settings': settings, 'identity': run_identity, 'data': source,
                       'versions': program.surroundings()}
         self.signal = 0
@@ -151,16 +148,16 @@ class Run:
     def _claim(self):
         """Marks a new folder as this run's; raises RunError if it holds another run, or others' files of our names."""
         path, ours = self.folder / 'settings.json', self.facts['identity']
-        if not path.exists():
+        if not os.path.lexists(path):
             names = ('results.json', 'train', 'test', 'checkpoints')
-            if strangers := [name for name in names if (self.folder / name).exists()]:
+            if strangers := [name for name in names if os.path.lexists(self.folder / name)]:
                 raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
                                'program. Give another --log_dir.')
             write_json(path, self.facts)
             return
         try:
-            theirs = dict(json.loads(path.read_text())['identity'])
-        except (ValueError, KeyError, TypeError) as error:
+            theirs = {**json.loads(path.read_text())['identity']}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
         differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
                   for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
@@ -180,11 +177,19 @@ class Run:
 
         Raises:
           RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps; a new
-            one cannot be written; or the run has gone beyond max_steps.
+            one cannot be written; TensorFlow's list of them is somebody else's; or the run has gone beyond max_steps.
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
         with contextlib.chdir(self.folder):
-            self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3, checkpoint_name='step')
+            try:
+                self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3,
+                                                           checkpoint_name='step')
+                listed = self._manager.checkpoints  # it will delete the oldest of these
+            except ValueError:  # UnicodeDecodeError is one
+                listed = ['what is no list']
+        if strangers := [path for path in listed if not re.fullmatch(r'checkpoints/step-\d+', path)]:
+            raise RunError(f'{folder / "checkpoint"} lists {strangers[0]}, which is no checkpoint of this run. Move '
+                           'that file away: nothing needs it.')
         step = read_newest(self.folder, checkpoint)
         if step is not None:
             if step > max_steps:

@@ -22,7 +22,6 @@ import json
 import os
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
 KEY = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
        'final_learning_rate')  # the columns that tell a run from all others
+EMPTY = ('group_lassos', 'levels')  # the lists that may be
 COLUMNS = ['method', *KEY, *(f'{part}_{name}' for part in ('test', 'validation') for name in (
     'accuracy', 'accuracy_as_trained')), 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
     *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED), 'seconds', 'versions']
@@ -66,8 +66,8 @@ def define_flags():
 def numbers(name, number, valid, bounds):
     """The values of a list flag, of type `number`; raises program.RunError if they are none, or not `valid`."""
     try:
-        values = list(map(number, FLAGS[name].value))
-        if all(map(valid, values)):
+        values = list(dict.fromkeys(map(number, FLAGS[name].value)))
+        if all(map(valid, values)) and (values or name in EMPTY):
             return values
     except ValueError:
         pass
@@ -114,7 +114,7 @@ class Job:
         """The run's row, or None as long as it is not finished."""
         try:
             row = row_of(json.loads((self.folder / 'results.json').read_text()))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever a file may hold
             return None
         return row if key(row) == self.key else None
 
@@ -175,6 +175,22 @@ def row_of(content):
     return {name: figure.text(cells[name]) for name in COLUMNS}
 
 
+def strange(row):
+    """The name of the first cell that is not a number as `row_of` writes it, or None; texts are not looked at."""
+    for name in COLUMNS:
+        if name in ('method', 'dataset', 'widths', 'seconds', 'versions') or name.startswith('norms_'):
+            continue
+        is_share = 'accuracy' in name or 'sparsity' in name or name.startswith('mean_')
+        is_whole = name in ('seed', 'steps', 'weights_left', 'macs') or name.startswith('alive_')
+        try:
+            valid = 0 <= (int if is_whole else float)(row[name]) <= (1 if is_share else program.FLOAT32_MAX)
+        except ValueError:
+            valid = False
+        if not valid:
+            return name
+    return None
+
+
 def read(path):
     """The rows of the CSV, without one that a full disk may have cut; none if there is no such file."""
     try:
@@ -182,11 +198,16 @@ def read(path):
             rows = csv.DictReader(file)
             if rows.fieldnames not in (None, COLUMNS):
                 raise program.RunError(f'--csv={path} has other columns than this program writes. Give another.')
-            return [row for row in rows if None not in row.values()]
+            rows = [row for row in rows if None not in row.values()]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
         raise program.RunError(f'--csv={path} cannot be read ({error}). Give another.') from error
+    for row in rows:
+        if name := strange(row):
+            raise program.RunError(f'--csv={path}: in the row of {row["method"]}, seed {row["seed"]}, {name} cannot be '
+                                   f'{row[name] or "empty"}. Mend or remove that row, or give another file.')
+    return rows
 
 
 def append(path, row):
@@ -211,6 +232,8 @@ def append(path, row):
 
 def train_all(jobs, path):
     """Trains the jobs in turn, those first that no other process is at; returns the names of those that failed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    open(path, 'a').close()  # better now than after the first run
     todo, failed, started, done = collections.deque(jobs), [], time.monotonic(), 0
     while todo:
         job = next((job for job in todo if not job.is_running()), None)
@@ -238,9 +261,6 @@ def train_all(jobs, path):
 # ----------------------------------------------------------------------------------------------------------- main
 
 def compare():
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
     if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
         raise program.RunError('give only one of --print_commands, --collect and --figure.')
     seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
@@ -251,8 +271,9 @@ def compare():
                             final_learning_rate=FLAGS.final_learning_rate)
     shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(map(str, checked.widths)), 'steps': checked.max_steps,
               'learning_rate': checked.learning_rate, 'final_learning_rate': checked.final_learning_rate}
-    path, runs_dir, data_dir = (FLAGS[name].value and program.local_folder(FLAGS[name].value, name).resolve()
-                                for name in ('csv', 'runs_dir', 'data_dir'))
+    path = program.csv_file(FLAGS.csv, 'csv')
+    runs_dir, data_dir = (FLAGS[name].value and program.resolved(FLAGS[name].value, name)
+                          for name in ('runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
         rows = figure.matching(rows, **shared)

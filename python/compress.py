@@ -156,7 +156,7 @@ def load_run(folder, data_dir):
         raise program.RunError(f'--log_dir={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:
         raise program.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, program.RunError) as error:
         raise program.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
                                'Give another --log_dir.') from error
     try:
@@ -223,8 +223,11 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     Raises:
       program.RunError: the run or the output folder cannot be used, or a net is not the same function.
     """
-    folder = program.local_folder(log_dir, 'log_dir').resolve()
-    output = program.local_folder(output_dir or folder / 'compressed', 'output_dir').resolve()
+    folder = program.resolved(log_dir, 'log_dir')
+    output = program.resolved(output_dir or folder / 'compressed', 'output_dir')
+    if output == pathlib.Path.cwd():
+        raise program.RunError(f'--output_dir={output} is the working directory, and a new one is to take its place. '
+                               'Give another.')
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')

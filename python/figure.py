@@ -59,7 +59,7 @@ def drop(rows, seed, series, measure, level):
     rows = [row for row in rows if row['seed'] == seed]
     dense = next((row for row in rows if row['method'] == 'dense'), None)
     rows = [row for row in rows if (row['method'], row['group_variance']) == series]
-    if not dense:
+    if not dense or not float(dense['macs']):
         return None
 
     def lost(row):

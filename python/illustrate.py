@@ -11,7 +11,9 @@ if __name__ == '__main__':
     program.prepare()
 
 import csv
+import io
 import itertools
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -83,14 +85,13 @@ def largest(norms):
 
 def write(runs, path):
     """Writes the CSV file: a row a moment, one run after the other; norms with three digits, 0 for a dead group."""
-    part = path.with_suffix('.part')  # so that a full disk does not cost the file that was there
-    with open(part, 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        for row in itertools.chain(*runs):
-            writer.writerow({**row, 'test_accuracy': f'{row["test_accuracy"]:.4f}',
-                             'norms': ' '.join(f'{norm:.3g}' for norm in row['norms'])})
-    part.replace(path)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    for row in itertools.chain(*runs):
+        writer.writerow({**row, 'test_accuracy': f'{row["test_accuracy"]:.4f}',
+                         'norms': ' '.join(f'{norm:.3g}' for norm in row['norms'])})
+    program.replace(path, table.getvalue())
 
 
 def read(path):
@@ -105,9 +106,14 @@ def read(path):
         steps = [[(row['step'], len(row['norms'])) for row in run] for run in runs]
         if len(runs) != 2 or steps[0] != steps[1]:
             raise ValueError('its rows are not two runs with the same steps')
+        for row in rows:
+            if row['layer'] is None or not row['norms'].size or not (
+                    np.all((0 <= row['norms']) & (row['norms'] < 1e6)) and 0 <= row['test_accuracy'] <= 1):
+                raise ValueError(f'at step {row["step"]}')
         return runs
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise program.RunError(f'{path} does not hold the norms of two runs ({error}). Give --record.') from error
+        raise program.RunError(f'{path} does not hold the norms of two runs ({error}). Move it away, if it is there, '
+                               'and give --record.') from error
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -160,12 +166,13 @@ def arrow(axes, text, start, end, colour):
 def share_of_variance(norms):
     """The largest group's share of the sum of squares that the variance of the squared norms is."""
     squared_deviations = np.square(np.square(norms) - np.mean(np.square(norms)))
-    return squared_deviations[np.argmax(norms)] / squared_deviations.sum()
+    return squared_deviations[np.argmax(norms)] / (squared_deviations.sum() or 1)
 
 
 def draw_frame(runs, moment, last):
     """A frame as an RGB image, 850 pixels wide: the two runs at one moment, and what came of them if it is the last."""
-    high, end, top = 505, max(1, runs[0][-1]['step']), max(row['norms'].max() for run in runs for row in run)
+    high, end, top = 505, max(1, runs[0][-1]['step']), max(row['norms'].max() for run in runs for row in run) or 1
+    ticks = range(0, int(top) + 1, max(1, int(top) // 5))
     across, dead_bins, unit = 3, 3, top / 60
     rows = 1 + max(squares(row['norms'], across * unit, across, dead_bins)[:, 1].max() for run in runs for row in run)
     figure = Figure(figsize=(8.5, high / 100), dpi=100)
@@ -176,7 +183,7 @@ def draw_frame(runs, moment, last):
         axes = figure.add_axes([left / 850, 92 / high, 400 / 850, 300 / high])
         # Squares of whole pixels have sharp edges: 80 of five pixels across, and as many upwards if they fit.
         axes.set(xlim=(-12 * unit, 68 * unit), ylim=(0, 300 / max(1, min(5, 300 // rows))))
-        axes.set_xticks([-7.5 * unit, *range(0, int(top) + 1)], ['dead', *range(0, int(top) + 1)])
+        axes.set_xticks([-7.5 * unit, *ticks], ['dead', *ticks])
         corners = squares(norms, across * unit, across, dead_bins)
         draw_squares(axes, corners, np.where(norms == 0, DEAD, np.where(pull > 0, RIGHT, LEFT)), unit)
         axes.annotate(f'{norms[first]:.2f}', corners[first], (-6, 11) if pull[first] > 0 else (8, 0),
@@ -283,7 +290,12 @@ def draw_idea(path):
 def illustrate():
     values = {name: flags.FLAGS[name].value for name in (*SHARED, 'group_variance', 'layer', 'record')}
     folder = program.local_folder(flags.FLAGS.folder, 'folder')
-    path = folder / 'group_norms.csv'
+    path, drawn = folder / 'group_norms.csv', [folder / 'idea.png', folder / 'varianceloss.gif']
+    if os.path.lexists(path):
+        read(path)  # somebody else's is not replaced
+    elif strangers := [picture.name for picture in drawn if os.path.lexists(picture)]:
+        raise program.RunError(f'--folder={folder} holds {" and ".join(strangers)}, but no {path.name} of this program '
+                               'beside it. Give another.')
     if values['record']:
         shared = {name: values[name] for name in SHARED}
         settings = [main.Settings(**shared, group_variance=variance) for variance in (0, values['group_variance'])]
@@ -293,8 +305,9 @@ def illustrate():
         folder.mkdir(parents=True, exist_ok=True)
         data = input_data.read_data_sets(dataset='mnist_5k')
         write([record(data, of_one, values['layer']) for of_one in settings], path)
-    draw_idea(folder / 'idea.png')
-    draw_animation(read(path), folder / 'varianceloss.gif')
+    runs = read(path)
+    draw_idea(drawn[0])
+    draw_animation(runs, drawn[1])
 
 
 if __name__ == '__main__':

@@ -13,6 +13,8 @@ if __name__ == '__main__':
     program.prepare()
 
 import csv
+import io
+import json
 import statistics
 
 from absl import flags
@@ -55,7 +57,7 @@ def write_curve(log_dir, path):
       path: pathlib.Path of the file; one that is no such CSV is not replaced.
 
     Raises:
-      program.RunError: there are no evaluations, or the file is somebody else's.
+      program.RunError: there are no evaluations, or not to the run's end, or the file is somebody else's.
     """
     from tensorboard.backend.event_processing import plugin_event_accumulator  # the reader that TensorBoard uses
     from tensorboard.util import tensor_util
@@ -69,10 +71,19 @@ def write_curve(log_dir, path):
     except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations of a run. Give another.') from error
     complete = sorted(set.intersection(*map(set, columns)))  # the last one may have been cut
-    with open(path, 'w', newline='') as file:
-        rows = csv.writer(file, lineterminator='\n')
-        rows.writerow(['step', *CURVES])
-        rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in complete)
+    try:
+        found = json.loads((log_dir / 'results.json').read_text())
+        end, interval = found['results']['step'], found['settings']['eval_interval']
+    except (OSError, ValueError, KeyError, TypeError):  # not finished
+        end, interval = 0, 1
+    if max(complete, default=0) < end - end % interval:  # the reader stops at a damaged record, and says nothing
+        raise program.RunError(f'--log_dir={log_dir}: the run has made {end:,} steps, and its evaluations can be read '
+                               f'to step {max(complete, default=0):,} alone. Give another.')
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator='\n')
+    rows.writerow(['step', *CURVES])
+    rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in complete)
+    program.replace(path, table.getvalue())
 
 
 def draw_curve(rows, picture):
@@ -171,10 +182,8 @@ def define_flags():
 
 
 def main():
-    path = program.local_folder(flags.FLAGS.curve, 'curve')
+    path = program.csv_file(flags.FLAGS.curve, 'curve')
     picture = path.with_suffix('.png')
-    if path.suffix != '.csv':
-        raise program.RunError(f'--curve={path} must be the name of a .csv file.')
     if picture.exists() and not path.exists():
         raise program.RunError(f'{picture} is there, and no {path.name} that it may be the picture of. Give another '
                                '--curve.')

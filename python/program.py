@@ -9,6 +9,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import pathlib
 import platform
@@ -130,14 +131,17 @@ def surroundings():
 
 
 def first_line(error):
-    """What an exception says, without the pages that TensorFlow adds; its type if it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What an exception says, without the place and the pages that TensorFlow adds; its type if it says nothing."""
+    said = re.sub(r'^\{\{function_node [^}]*\}\} ', '', str(error))
+    return next(iter(said.splitlines()), type(error).__name__)
 
 
 def local_folder(name, flag):
     """The folder that a flag names, as a pathlib.Path, with ~ expanded; raises RunError if it cannot be one."""
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
         raise RunError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
+    if '\0' in str(name):
+        raise RunError(f'--{flag}={str(name)!r} holds a NUL, and no path can. Give another.')
     try:
         str(name).encode()
         return pathlib.Path(name).expanduser()
@@ -145,6 +149,31 @@ def local_folder(name, flag):
         raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another.') from error
     except RuntimeError as error:
         raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
+
+
+def resolved(name, flag):
+    """`local_folder`, absolute and without links; Path.resolve would raise for those that go round in circles."""
+    return pathlib.Path(os.path.realpath(local_folder(name, flag)))
+
+
+def csv_file(name, flag):
+    """The CSV file that a flag names, there or not, as a pathlib.Path; raises RunError if it cannot be one."""
+    path = local_folder(name, flag)
+    if path.suffix != '.csv' or path.exists() and not path.is_file():
+        raise RunError(f'--{flag}={name} must be the name of a .csv file.')
+    return path
+
+
+def replace(path, text):
+    """Writes a text file in one move: it is never half a file, and a full disk does not cost the one that was there."""
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    try:
+        part.write_text(text, newline='')
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def shown(path):
@@ -274,7 +303,7 @@ def parse_flags(doc, groups, argv):
         sys.exit()
     try:
         stray = flags.FLAGS(argv)[1:]
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:  # the latter of a --flagfile
         sys.exit(f'error: {str(error).rstrip(".")}. See --help.')
     if stray:
         sys.exit(f'error: unexpected argument {stray[0]}. See --help.')
@@ -292,8 +321,12 @@ def one_line_errors():
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.status)
-    except (RunError, OSError) as error:
+    except RunError as error:
         sys.exit(f'error: {error}')
+    except OSError as error:
+        sys.exit(f'error: {error}' + '. Make room on that disk.' * (error.errno in (errno.ENOSPC, errno.EDQUOT)))
+    except tf.errors.PermissionDeniedError as error:
+        sys.exit(f'error: {first_line(error)}. Give a folder that you may write to.')
     except tf.errors.ResourceExhaustedError as error:
         sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that '
                  'ran out; make room if it was the disk.')
@@ -312,10 +345,17 @@ def run(main, doc, groups):
     def call(_):
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # `prepare` has set it
             signal.signal(signal.SIGINT, signal.default_int_handler)  # so that what is open is closed
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL and 'IPython' not in sys.modules:  # likewise
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
         logging.set_verbosity(logging.ERROR)  # TensorFlow and TensorBoard tell of each file
         if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
             sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
         with one_line_errors():
+            try:
+                os.getcwd()
+            except FileNotFoundError as error:
+                raise RunError('the working directory is gone. Go to one that is there.') from error
             main()
 
     app.run(call, flags_parser=parse)

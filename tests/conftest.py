@@ -48,8 +48,7 @@ def run_main():
 def run_tool():
     """The same for a tool, which has flags of its own: run_tool(compare, '--flag=value', ...)."""
     def run(tool, *arguments):
-        flags, numbers = main.FLAGS, (signal.SIGTERM, signal.SIGHUP)
-        before, handlers = {name: flags[name] for name in flags}, [signal.getsignal(number) for number in numbers]
+        flags, before = main.FLAGS, {name: main.FLAGS[name] for name in main.FLAGS}
         tool.define_flags()
         try:
             with program.one_line_errors():
@@ -61,8 +60,6 @@ def run_tool():
                     delattr(flags, name)
             for name in {*before} - {*flags}:
                 flags[name] = before[name]
-            for number, handler in zip(numbers, handlers, strict=True):
-                signal.signal(number, handler)
     return run
 
 

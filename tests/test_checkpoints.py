@@ -336,6 +336,44 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, m
 def test_an_error_is_told_by_its_first_line_or_its_type():
     assert program.first_line(ValueError('one\ntwo')) == 'one'
     assert program.first_line(AssertionError()) == 'AssertionError'
+    assert program.first_line(ValueError('{{function_node __wrapped__Save_device_/x}} full [Op:Save]')) == (
+        'full [Op:Save]')
+
+
+STATE = b"""model_checkpoint_path: "{}"
+all_model_checkpoint_paths: "{}"
+all_model_checkpoint_timestamps: 1e9
+last_preserved_timestamp: 1e8
+"""
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff\xfe', STATE])
+def test_a_state_file_of_somebody_else_deletes_nothing(run_main, short, tmp_path, content):
+    """TensorFlow's manager would remove the oldest of what it lists."""
+    shutil.copytree(short, tmp_path / 'run')
+    mine = tmp_path / 'step-1.index'
+    mine.write_text('mine')
+    (tmp_path / 'run' / 'checkpoints' / 'checkpoint').write_bytes(
+        content.replace(b'{}', str(mine.with_suffix('')).encode()))
+    with pytest.raises(SystemExit, match='^error: .*checkpoints/checkpoint lists .*Move that file away'):
+        run_main(*SHORT, f'--log_dir={tmp_path / "run"}', '--max_steps=20')
+    assert mine.read_text() == 'mine' and steps_saved(tmp_path / 'run') == steps_saved(short)
+
+
+@pytest.mark.parametrize('name', ['settings.json', 'results.json', 'train'])
+def test_a_link_to_nothing_is_not_replaced(run_main, tmp_path, name):
+    (tmp_path / name).symlink_to('nowhere')
+    with pytest.raises(SystemExit, match='^error: --log_dir=.*Give another'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).is_symlink()
+
+
+@pytest.mark.parametrize('content', ['', '{}', '[1]', '{"identity": [[1, 2]]}', '[' * 100000, 'null'])
+def test_settings_of_somebody_else_are_refused_and_kept(run_main, tmp_path, content):
+    (tmp_path / 'settings.json').write_text(content)
+    with pytest.raises(SystemExit, match='^error: .*settings.json is not what a run wrote. Give another --log_dir.$'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert (tmp_path / 'settings.json').read_text() == content
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The grid of runs: its commands, its CSV through kills and on several machines, the numbers of the figure."""
 
+import json
 import os
 import shlex
 import signal
@@ -180,6 +181,45 @@ def test_somebody_elses_csv_is_not_touched(run, tmp_path):
     assert (tmp_path / 'it.csv').read_text() == 'a,b\n1,2\n'
 
 
+@pytest.mark.parametrize('name, value', [
+    ('test_accuracy', ''), ('test_accuracy', 'x'), ('test_accuracy', 'nan'), ('test_accuracy', '99.1'), ('seed', '0.0'),
+    ('alive_conv1', '3.0'), ('macs', '-1'), ('group_lasso', 'inf')])
+def test_a_cell_that_no_run_has_written_is_named(run, in_turn, tmp_path, name, value):
+    found = compare.read(in_turn / 'it.csv')
+    found[1][name] = value
+    before = ''.join(','.join(cells) + '\n' for cells in (compare.COLUMNS, *(row.values() for row in found)))
+    (tmp_path / 'it.csv').write_text(before)
+    for flag in ('--figure', '--collect'):
+        with pytest.raises(SystemExit, match=f'^error: --csv=.*seed {found[1]["seed"]}, {name} cannot be '
+                                             f'{value or "empty"}[^\n]*$'):
+            run(tmp_path, flag)
+    assert (tmp_path / 'it.csv').read_text() == before and len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_strange_results_file_is_no_row(in_turn, tmp_path):
+    for content in ('', '[]', '{"versions": ["x"]}', '[' * 100000, 'null'):
+        job = jobs(tmp_path)[0]
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / 'results.json').write_text(content)
+        assert job.row() is None
+    found = json.loads(next((in_turn / 'runs').rglob('dense*/results.json')).read_text())
+    (job.folder / 'results.json').write_text(json.dumps({**found, 'versions': ['x']}))
+    assert job.row() is None
+    (job.folder / 'results.json').write_text(json.dumps(found))
+    assert job.row()
+
+
+def test_a_seed_that_is_named_twice_counts_once(run, tmp_path):
+    assert len(run(tmp_path, '--print_commands', '--seeds=3,3').splitlines()) == len(TINY_RUNS)
+
+
+def test_a_csv_that_cannot_be_written_is_named_before_the_first_run(run, tmp_path):
+    (tmp_path / 'link').symlink_to('nowhere')
+    with pytest.raises(SystemExit, match="^error: .*link'$"):
+        run(tmp_path, f'--csv={tmp_path}/link/it.csv')
+    assert [path.name for path in tmp_path.iterdir()] == ['link']
+
+
 def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
     lines = (in_turn / 'it.csv').read_text().splitlines(keepends=True)
     (tmp_path / 'it.csv').write_text(''.join(lines[:3]) + lines[3][:40])
@@ -195,6 +235,7 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
+           '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
            '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
     for line, words in bad.items():
         with pytest.raises(SystemExit, match=words) as stop:
@@ -302,4 +343,4 @@ def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
     assert [[bar.get_height() for bar in bars] for bars in groups] == [[2], [4], [6]]
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == 'D']
     assert list(map(list, marks)) == [[0.5, 1.5]] * 3
-    assert sum(text.get_text() == 'not\nreached' for text in axes.texts) == 3
+    assert sum(text.get_text() == 'out of\nrange' for text in axes.texts) == 3

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -326,7 +327,8 @@ def test_the_command_writes_what_it_says(run):
     assert {path: path.stat().st_mtime_ns for path in output.rglob('*')} == before
 
 
-def test_a_kill_on_the_way_leaves_no_half_output(run):
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_kill_on_the_way_leaves_no_half_output(run, number):
     folder = run()
     before = set(folder.iterdir())
     process = subprocess.Popen([sys.executable, ROOT / 'python' / 'compress.py', f'--log_dir={folder}'],
@@ -334,8 +336,10 @@ def test_a_kill_on_the_way_leaves_no_half_output(run):
     while set(folder.iterdir()) == before and process.poll() is None:
         time.sleep(0.01)
     assert [path for path in folder.iterdir() if path.name.startswith('compressed.part-')]
-    process.kill()
+    process.send_signal(number)
     process.communicate()
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert number == signal.SIGKILL or set(folder.iterdir()) == before  # nothing is left
     assert not (folder / 'compressed').exists()
     assert compress.compress_run(folder)[0] == folder / 'compressed'  # what was left does not stand in the way
 
@@ -362,7 +366,7 @@ def refused(words, *arguments):
     assert '\n' not in str(error.value)
 
 
-def test_an_output_that_is_taken_is_refused_and_kept(run, tmp_path):
+def test_an_output_that_is_taken_is_refused_and_kept(run, tmp_path, monkeypatch):
     folder, file, taken = run(), tmp_path / 'file', tmp_path / 'taken'
     file.write_text('mine')
     taken.mkdir()
@@ -370,6 +374,9 @@ def test_an_output_that_is_taken_is_refused_and_kept(run, tmp_path):
     refused('--output_dir=.*file is there, and not an empty folder', folder, file)
     refused('--output_dir=.*taken is there, and not an empty folder', folder, taken)
     refused('--output_dir=.* cannot be written', folder, file / 'below')
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    refused('--output_dir=.*here is the working directory', folder, '.')
     assert file.read_text() == (taken / 'notes').read_text() == 'mine'
     (tmp_path / 'empty').mkdir()
     assert compress.compress_run(folder, tmp_path / 'empty')[0] == tmp_path / 'empty'
@@ -394,7 +401,8 @@ def test_a_run_that_is_none_is_refused(run, tmp_path):
     folder = run()
     settings = (folder / 'settings.json').read_text()
     facts = json.loads(settings)
-    for content in ('', '[]', '{"settings": {}}', 'null', json.dumps({**facts, 'settings': {}}),
+    for content in ('', '[]', '{"settings": {}}', 'null', '[' * 100000, json.dumps({**facts, 'settings': {
+            **facts['settings'], 'widths': [2, 3]}}), json.dumps({**facts, 'settings': {}}),
                     json.dumps({**facts, 'data': {'folder': 'here'}}), json.dumps({**facts, 'data': 7}),
                     json.dumps({**facts, 'data': {'dataset': 'mnist', 'fake_data': False, 'data_dir': 7}}),
                     json.dumps({**facts, 'data': None, 'identity': {**facts['identity'], 'dataset': 'mine'}})):

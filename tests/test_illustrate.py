@@ -101,8 +101,29 @@ def test_a_file_without_two_runs_is_refused(tmp_path, content):
         path.unlink()
     else:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(program.RunError, match='it.csv does not hold the norms of two runs .* Give --record'):
+    with pytest.raises(program.RunError, match='it.csv does not hold the norms of two runs .* give --record'):
         illustrate.read(path)
+
+
+@pytest.mark.parametrize('cells', [
+    {'norms': [1.0, np.nan]}, {'norms': [1.0, np.inf]}, {'norms': [1.0, -1.0]}, {'norms': [1e9, 1.0]}, {'norms': []},
+    {'test_accuracy': np.nan}, {'test_accuracy': 99.0}])
+def test_numbers_that_are_no_norms_are_refused(tmp_path, cells):
+    runs = made_up()
+    for of_one in runs:
+        of_one[1].update(cells)
+    illustrate.write(runs, tmp_path / 'it.csv')
+    with pytest.raises(program.RunError, match='it.csv does not hold the norms of two runs .at step 10'):
+        illustrate.read(tmp_path / 'it.csv')
+
+
+@pytest.mark.parametrize('norms', [np.zeros(5), np.array([900000.0, 1, 2, 0, 0])])
+def test_norms_of_any_size_are_drawn(tmp_path, norms):
+    runs = made_up(moments=2)
+    for row in runs[0] + runs[1]:
+        row['norms'] = norms
+    illustrate.draw_animation(runs, tmp_path / 'it.gif')
+    assert (tmp_path / 'it.gif').stat().st_size > 1000
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -211,6 +232,17 @@ def test_bad_input_costs_one_line(tmp_path, arguments, message):
     done = run(f'--folder={tmp_path}', *arguments)
     assert done.returncode == 1 and message in done.stderr
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('name, words', [
+    ('group_norms.csv', 'group_norms.csv does not hold the norms of two runs'),
+    ('idea.png', 'holds idea.png, but no group_norms.csv'), ('varianceloss.gif', 'holds varianceloss.gif, but no')])
+def test_files_of_somebody_else_are_kept(run_tool, tmp_path, name, words):
+    (tmp_path / name).write_text('mine')
+    for flag in ('--record', '--norecord'):
+        with pytest.raises(SystemExit, match=f'^error: .*{words}'):
+            run_tool(illustrate, flag, '--max_steps=1', f'--folder={tmp_path}')
+    assert (tmp_path / name).read_text() == 'mine' and len([*tmp_path.iterdir()]) == 1
 
 
 def test_the_pictures_of_the_repository_are_of_its_csv():

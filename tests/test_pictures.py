@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 
 import pytest
 
@@ -117,6 +118,20 @@ def test_an_evaluation_that_a_kill_has_cut_is_left_out(tmp_path):
                 tf.summary.scalar(tag, 0.5, step)
     pictures.write_curve(tmp_path, tmp_path / 'it.csv')
     assert (tmp_path / 'it.csv').read_text() == HEAD + '0,0.5,0.5,0.5,0.5\n'
+
+
+def test_evaluations_that_a_damaged_file_hides_are_missed(run, command, tmp_path):
+    """TensorBoard's reader stops there, and says nothing."""
+    shutil.copytree(run, tmp_path / 'run')
+    command('--log_dir=run', '--curve=it.csv')
+    before = (tmp_path / 'it.csv').read_bytes()
+    for file in (tmp_path / 'run' / 'test').iterdir():
+        content = bytearray(file.read_bytes())
+        content[-min(len(content), 5000)] ^= 1  # among the evaluations
+        file.write_bytes(content)
+    refused('^error: --log_dir=run: the run has made 30 steps, and its evaluations can be read to step [0-9]+ alone',
+            command, '--log_dir=run', '--curve=it.csv')
+    assert (tmp_path / 'it.csv').read_bytes() == before
 
 
 def test_a_folder_that_a_run_has_just_made_has_no_evaluations(tmp_path):

@@ -179,6 +179,64 @@ def test_a_reader_that_has_gone_costs_no_traceback(tmp_path, arguments):
     assert done.returncode == 1 and 'Error' not in done.stderr and 'Traceback' not in done.stderr
 
 
+# ------------------------------------------------------------------------------------------------ places and files
+
+def test_links_that_go_round_in_circles_are_no_traceback(tmp_path):
+    (tmp_path / 'one').symlink_to('two')
+    (tmp_path / 'two').symlink_to('one')
+    assert program.resolved(tmp_path / 'one' / 'x', 'log_dir') == tmp_path / 'one' / 'x'
+    assert program.csv_file(tmp_path / 'one.csv', 'csv') == tmp_path / 'one.csv'
+
+
+@pytest.mark.parametrize('name', ['it.png', 'it', 'folder.csv', 'device.csv'])
+def test_what_cannot_be_a_csv_file_is_refused(tmp_path, name):
+    (tmp_path / 'folder.csv').mkdir()
+    (tmp_path / 'device.csv').symlink_to('/dev/full')
+    with pytest.raises(program.RunError, match=f'^--csv=.*{name} must be the name of a .csv file.$'):
+        program.csv_file(tmp_path / name, 'csv')
+
+
+def test_a_path_with_a_nul_is_refused():
+    with pytest.raises(program.RunError, match='^--data_dir=.*holds a NUL'):
+        program.local_folder('a\0b', 'data_dir')
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / 'it.csv'
+    program.replace(path, 'old\n')
+    code = ('import pathlib, program, resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+            'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
+            f'program.replace(pathlib.Path({str(path)!r}), 200 * "new\\n")')
+    done = python('-c', code, cwd=ROOT / 'python')
+    assert f"File too large: '{path}'" in done.stderr
+    assert path.read_text() == 'old\n' and [path.name for path in tmp_path.iterdir()] == ['it.csv']
+
+
+@pytest.mark.parametrize('error, said', [
+    (OSError(28, 'No space left on device', 'x'), "No space left on device: 'x'. Make room on that disk."),
+    (OSError(2, 'No such file or directory', 'x'), "No such file or directory: 'x'"),
+    (tf.errors.PermissionDeniedError(None, None, '{{function_node __wrapped__X}} x; denied\nand so on'),
+     'error: x; denied. Give a folder that you may write to.')])
+def test_what_the_disk_refuses_costs_one_line(error, said):
+    with pytest.raises(SystemExit) as stop, program.one_line_errors():
+        raise error
+    assert stop.value.code.startswith('error: ') and stop.value.code.endswith(said)
+
+
+def test_a_flagfile_that_is_no_text_costs_one_line(run_main, tmp_path):
+    (tmp_path / 'flags').write_bytes(b'\xff\xfe')
+    with pytest.raises(SystemExit, match='^error: .*utf-8'):
+        run_main(f'--flagfile={tmp_path}/flags')
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path):
+    code = f'cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    done = subprocess.run(['sh', '-c', code, 'sh', sys.executable, ROOT / 'python' / 'pictures.py', '--curve=it.csv'],
+                          capture_output=True, text=True, env=OUTSIDE)
+    assert done.returncode == 1 and done.stderr.endswith('error: the working directory is gone. Go to one that is '
+                                                         'there.\n'), done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------------ signals
 
 @pytest.mark.parametrize('script', ['main', 'benchmark', 'compare', 'compress', 'pictures'])
