@@ -58,8 +58,7 @@ def run_tool():
             for name in {*flags}:
                 if flags[name] is not before.get(name):
                     delattr(flags, name)
-            for name in {*before} - {*flags}:
-                flags[name] = before[name]
+            main.define_flags()  # those that the tool has taken the names of, each in its group again
     return run
 
 
