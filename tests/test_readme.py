@@ -127,6 +127,33 @@ def test_the_table_of_cifar_10_is_what_the_csv_gives():
             f'at {lengths["12000"]} after 12,000') in WORDS
 
 
+def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
+    rows, seeds = measured('cifar10', steps=6000), ('0', '1', '2')
+    by_layers, by_macs, by_weights = (figure.drops(rows, 0.01, measure, LEVELS)
+                                      for measure in ('mean_of_four', figure.MACS_SAVED, 'global_sparsity'))
+    ssl, gss = by_layers['ssl'][90], by_layers['gss'][90]
+    times = [f'{ssl[seed] / gss[seed]:.2f}' for seed in seeds]
+    assert f'SSL loses {times[0]}, {times[1]} and {times[2]} times as much as GSS' in WORDS
+    ssl, gss, scn = (statistics.mean(by_layers[name][90].values()) for name in ('ssl', 'gss', 'scn'))
+    assert f'2.6 times at 90% became {ssl / gss:.1f}' in WORDS and f'pull at nothing, lose {scn:.2f} at 90%' in WORDS
+    assert f'about {ssl:.0f} points for SSL, {gss:.0f} for GSS and {scn:.0f} for random' in WORDS
+    assert ssl > 20 * figure.PAPER['ssl'][90] and gss > 20 * figure.PAPER['gss'][90]
+    verdicts = [line[-1] for line in figure.level_table(rows, 0.01, figure.MACS_SAVED, LEVELS)[1:]]
+    assert verdicts == ['no difference seen'] * 2 + ['GSS loses less'] * 2 + ['no difference seen']
+    ssl, gss = ([statistics.mean(by_macs[name][level].values()) for level in (70, 80)] for name in ('ssl', 'gss'))
+    assert f'{gss[0]:.2f} and {gss[1]:.2f} points against {ssl[0]:.2f} and {ssl[1]:.2f}.' in WORDS
+    ssl, gss = (statistics.mean(by_weights[name][90].values()) for name in ('ssl', 'gss'))
+    assert f'where SSL loses {ssl:.2f} and GSS {gss:.2f}.' in WORDS
+
+    def gained(lasso):
+        """By GSS over SSL at equal lambda_g: the least and the most of the seeds."""
+        of = [[float(row['test_accuracy']) for row in figure.matching(rows, method=name, group_lasso=lasso, seed=seed)]
+              for seed in seeds for name in ('gss', 'ssl')]
+        points = [100 * (gss - ssl) for (gss,), (ssl,) in zip(of[::2], of[1::2], strict=True)]
+        return f'{min(points):.2f} to {max(points):.2f}'
+    assert f'by {gained(0.016)} points at 0.016, by {gained(0.03)} at 0.03' in WORDS
+
+
 def test_the_drops_by_global_sparsity_are_those_of_the_csv():
     _, *table = figure.level_table(grid(), 0.01, 'global_sparsity', LEVELS)
     assert {line[-1] for line in table} == {'no difference seen'}
