@@ -156,7 +156,10 @@ def sparsify(weight, threshold):
 
 
 def sparsity(weights, threshold):
-    """The authors' measures of a list of tensors: mean share of zeros, float32 scalar; weights left, int64 scalar."""
+    """The authors' measures of a list of tensors: the share of zeros, each tensor counting alike; weights left.
+
+    Both are scalars, float32 and int64.
+    """
     thresholded = [sparsify(w, threshold) for w in weights]
     return (tf.reduce_mean([tf.math.zero_fraction(w) for w in thresholded]),
             tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
