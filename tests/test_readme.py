@@ -135,7 +135,7 @@ def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
     times = [f'{ssl[seed] / gss[seed]:.2f}' for seed in seeds]
     assert f'SSL loses {times[0]}, {times[1]} and {times[2]} times as much as GSS' in WORDS
     ssl, gss, scn = (statistics.mean(by_layers[name][90].values()) for name in ('ssl', 'gss', 'scn'))
-    assert f'2.6 times at 90% became {ssl / gss:.1f}' in WORDS and f'pull at nothing, lose {scn:.2f} at 90%' in WORDS
+    assert f'2.6 times at 90% became {ssl / gss:.1f}' in WORDS and scn < min(ssl, gss)
     assert f'about {ssl:.0f} points for SSL, {gss:.0f} for GSS and {scn:.0f} for random' in WORDS
     assert ssl > 20 * figure.PAPER['ssl'][90] and gss > 20 * figure.PAPER['gss'][90]
     verdicts = [line[-1] for line in figure.level_table(rows, 0.01, figure.MACS_SAVED, LEVELS)[1:]]
@@ -143,7 +143,7 @@ def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
     ssl, gss = ([statistics.mean(by_macs[name][level].values()) for level in (70, 80)] for name in ('ssl', 'gss'))
     assert f'{gss[0]:.2f} and {gss[1]:.2f} points against {ssl[0]:.2f} and {ssl[1]:.2f}.' in WORDS
     ssl, gss = (statistics.mean(by_weights[name][90].values()) for name in ('ssl', 'gss'))
-    assert f'where SSL loses {ssl:.2f} and GSS {gss:.2f}.' in WORDS
+    assert f'{scn:.2f} points at 90% where SSL loses {ssl:.2f} and GSS {gss:.2f}.' in WORDS and scn > max(ssl, gss)
 
     def gained(lasso):
         """By GSS over SSL at equal lambda_g: the least and the most of the seeds."""
