@@ -147,17 +147,18 @@ def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
 
     def gained(lasso):
         """By GSS over SSL at equal lambda_g: the least and the most of the seeds."""
-        of = [[float(row['test_accuracy']) for row in figure.matching(rows, method=name, group_lasso=lasso, seed=seed)]
-              for seed in seeds for name in ('gss', 'ssl')]
-        points = [100 * (gss - ssl) for (gss,), (ssl,) in zip(of[::2], of[1::2], strict=True)]
+        ssl, gss = ({row['seed']: float(row['test_accuracy']) for row in figure.matching(
+            rows, method=name, group_lasso=lasso)} for name in ('ssl', 'gss'))
+        points = [100 * (gss[seed] - ssl[seed]) for seed in seeds]
         return f'{min(points):.2f} to {max(points):.2f}'
     assert f'by {gained(0.016)} points at 0.016, by {gained(0.03)} at 0.03' in WORDS
 
 
 def test_the_drops_by_global_sparsity_are_those_of_the_csv():
-    _, *table = figure.level_table(grid(), 0.01, 'global_sparsity', LEVELS)
+    rows = grid()
+    _, *table = figure.level_table(rows, 0.01, 'global_sparsity', LEVELS)
     assert {line[-1] for line in table} == {'no difference seen'}
-    drops = figure.drops(grid(), 0.01, 'global_sparsity', LEVELS)
+    drops = figure.drops(rows, 0.01, 'global_sparsity', LEVELS)
     more = [[drops['gss'][level][seed] - lost for seed, lost in drops['ssl'][level].items()] for level in LEVELS]
     means = [statistics.mean(of) for of in more]
     assert min(map(min, more)) > 0
