@@ -53,7 +53,7 @@ def define_flags():
             ('seeds', '0,1,2', 'Each run once a seed.'),
             ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
-            ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure.')):
+            ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure; empty: neither.')):
         program.define('Grid', 'list', name, default, text)
     program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")

@@ -164,8 +164,17 @@ def show(rows, variance, levels, path):
     """Draws the pictures beside the CSV file at `path`, a pathlib.Path, and prints the tables of the README.
 
     Args:
-      rows, variance, levels: those of `drops`.
+      rows, variance, levels: those of `drops`. Without a level there is no figure: the table of the runs alone.
     """
+    if levels:
+        draw(rows, variance, levels, path)
+        for measure, title in {**MEASURES, MACS_SAVED: 'share of the multiply-accumulates saved'}.items():
+            print(f'Accuracy drop in points; level: {title}\n\n{rst(level_table(rows, variance, measure, levels))}\n')
+    print(f'All runs, means over the seeds\n\n{rst(run_table(rows))}')
+
+
+def draw(rows, variance, levels, path):
+    """Draws the two pictures; the arguments are those of `show`."""
     panels = {title: {name: {level: list(points.values()) for level, points in of.items()}
                       for name, of in drops(rows, variance, measure, levels).items()}
               for measure, title in MEASURES.items()}
@@ -176,6 +185,3 @@ def show(rows, variance, levels, path):
             for layer, of in alive.items():
                 of[row['method']][float(row['group_lasso'])].append(int(row[f'alive_{layer}']))
     pictures.draw_alive(alive, path.with_name(f'alive{path.stem.removeprefix("comparison")}.png'))
-    for measure, title in {**MEASURES, MACS_SAVED: 'share of the multiply-accumulates saved'}.items():
-        print(f'Accuracy drop in points; level: {title}\n\n{rst(level_table(rows, variance, measure, levels))}\n')
-    print(f'All runs, means over the seeds\n\n{rst(run_table(rows))}')

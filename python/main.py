@@ -77,8 +77,8 @@ class Settings(program.Checked):
     def __post_init__(self):
         super().__post_init__()
         if self.group_variance and 1 in self.widths:
-            raise program.RunError('one group has no variance: make every one of --widths at least 2, or give '
-                                   '--group_variance=0.')
+            raise program.RunError('one group has no variance: make every one of --widths at least 2; '
+                                   'main.py also takes --group_variance=0.')
         if (self.final_learning_rate or 0) > self.learning_rate:
             raise program.RunError('the rate falls: --final_learning_rate must be at most --learning_rate.')
 

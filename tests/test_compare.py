@@ -332,6 +332,15 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
         run_tool(compare, f'--csv={path}', '--figure', '--max_steps=77')
 
 
+def test_without_levels_there_is_the_table_of_runs_alone(run_tool, tmp_path, capsys):
+    """So the README's pictures outlive a look at the rows of another grid in the same CSV."""
+    for row in ROWS:
+        compare.append(tmp_path / 'comparison.csv', row)
+    run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', '--levels=')
+    assert capsys.readouterr().out == f'All runs, means over the seeds\n\n{figure.rst(figure.run_table(ROWS))}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ['comparison.csv']
+
+
 def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
     plt = pictures.pyplot()
     kept = []
