@@ -156,7 +156,8 @@ class Run:
             write_json(path, self.facts)
             return
         try:
-            theirs = {**json.loads(path.read_text())['identity']}
+            found = json.loads(path.read_text())
+            theirs, before = {**found['identity']}, {**found.get('versions', {})}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
         differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
@@ -164,6 +165,10 @@ class Run:
         if differ:
             raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
                            'Give another --log_dir.')
+        if changed := [f'{name} {before[name]} then, {now} now' for name, now in self.facts['versions'].items()
+                       if before.get(name, now) != now]:
+            print(f'warning: {self.folder} was begun with {", ".join(changed)}: what follows is not bit for bit what '
+                  'would have followed there.', file=sys.stderr)
 
     def restore(self, max_steps, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one.

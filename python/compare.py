@@ -55,11 +55,13 @@ def define_flags():
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
             ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure; empty: neither.')):
         program.define('Grid', 'list', name, default, text)
-    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run; pictures go beside it.')
+    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run. Pictures go beside it: of '
+                        'NAME.csv, NAME.png and alive_NAME.png; of comparison_X.csv, comparison_X.png and alive_X.png.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
     for name, text in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
                        ('collect', 'Take the finished runs of --runs_dir into --csv, and train nothing.'),
-                       ('figure', 'Draw --csv, print its tables, and train nothing.')):
+                       ('figure', 'Draw --csv, print its tables, and train nothing: of these --seeds and the first of '
+                        '--group_variances, all strengths.')):
         program.define('Output', 'boolean', name, False, text)
 
 
@@ -276,11 +278,12 @@ def compare():
                           for name in ('runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
-        rows = figure.matching(rows, **shared)
+        rows = [row for row in figure.matching(rows, **shared) if int(row['seed']) in seeds]
         if not rows:
-            raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps and rates as given.')
+            raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given.')
         return figure.show(rows, variances[0], levels, path)
-    todo = jobs(grid(seeds, lassos, variances, levels), shared, runs_dir, data_dir, rows)
+    runs = list(grid(seeds, lassos, variances, levels))
+    todo = jobs(runs, shared, runs_dir, data_dir, rows)
     if FLAGS.print_commands:
         print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')
     elif FLAGS.collect:
@@ -288,8 +291,10 @@ def compare():
         for row in found:
             append(path, row)
         print(f'{len(found)} rows added to {path}; {len(todo) - len(found)} runs of this grid are still to do')
-    elif failed := train_all(todo, path):
-        raise program.RunError('these runs failed: ' + ', '.join(failed))
+    else:
+        print(f'{len(runs) - len(todo)} of {len(runs)} runs have their rows in {path}; {len(todo)} to do')
+        if failed := train_all(todo, path):
+            raise program.RunError('these runs failed: ' + ', '.join(failed))
 
 
 if __name__ == '__main__':

@@ -121,12 +121,16 @@ def verdict(differences, least):
 
 def level_table(rows, variance, measure, levels):
     """Lines of the table: for each level each method's drop, the paper's, and the paired differences."""
-    found, least = drops(rows, variance, measure, levels), noise(rows)
+    found, least, seeds = drops(rows, variance, measure, levels), noise(rows), len({row['seed'] for row in rows})
+
+    def cell(points):
+        return spread(points.values()) + (f' ({len(points)} of {seeds})' if 0 < len(points) < seeds else '')
+
     table = [('level', 'SCN', 'SSL', 'GSS', 'paper: SCN, SSL, GSS', 'GSS - SSL, by seed', 'verdict')]
     for level in levels:
         scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
         paired = [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
-        table.append((f'{level:g}%', *(spread(part.values()) for part in (scn, ssl, gss)),
+        table.append((f'{level:g}%', *map(cell, (scn, ssl, gss)),
                       ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] and measure in MEASURES else 'none'
                                 for name in PAPER),
                       ', '.join(f'{d:+.2f}' for d in paired) or 'none', verdict(paired, least)))
@@ -175,6 +179,8 @@ def show(rows, variance, levels, path):
 
 def draw(rows, variance, levels, path):
     """Draws the two pictures; the arguments are those of `show`."""
+    alive_path = path.with_name(f'alive_{path.stem}.png'.replace('alive_comparison', 'alive'))
+    pictures.check(alive_path)  # before the first is drawn
     panels = {title: {name: {level: list(points.values()) for level, points in of.items()}
                       for name, of in drops(rows, variance, measure, levels).items()}
               for measure, title in MEASURES.items()}
@@ -184,4 +190,4 @@ def draw(rows, variance, levels, path):
         if (row['method'], row['group_variance']) in (('ssl', '0'), ('gss', text(variance))):
             for layer, of in alive.items():
                 of[row['method']][float(row['group_lasso'])].append(int(row[f'alive_{layer}']))
-    pictures.draw_alive(alive, path.with_name(f'alive{path.stem.removeprefix("comparison")}.png'))
+    pictures.draw_alive(alive, alive_path)

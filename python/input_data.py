@@ -339,9 +339,10 @@ def _from_a_mirror(path, dataset, sha256):
         except (OSError, EOFError, ValueError, zlib.error) as error:  # the errors of `requests` are OSErrors
             reason = getattr(next(iter(error.args), None), 'reason', error)  # without its count of retries
         failures.append(f'  {mirror}{path.name}: {reason}')
+    what = path.name if dataset == 'cifar10' else f'{", ".join(SHA256[dataset])}, packed or not,'
     raise DataError('\n'.join([
         f'{path} is not there, and no mirror gave it:', *failures,
-        f'Ways out: put {", ".join(SHA256[dataset])}, packed or not, into a folder DIR, or do without them:',
+        f'Ways out: put {what} into a folder DIR, or do without:',
         f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
         f'  python {sys.argv[0]} --dataset=mnist_5k',
         f'  python {sys.argv[0]} --fake_data']))

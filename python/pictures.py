@@ -13,8 +13,10 @@ if __name__ == '__main__':
     program.prepare()
 
 import csv
+import hashlib
 import io
 import json
+import os
 import statistics
 
 from absl import flags
@@ -35,6 +37,35 @@ def pyplot():
     matplotlib.use('agg')
     from matplotlib import pyplot
     return pyplot
+
+
+def source(path):
+    """The fingerprint that `save` has left in a PNG file, or None: another program's, or no PNG file."""
+    from PIL import Image
+    try:
+        with Image.open(path) as image:
+            return image.info.get('attention-guided-sparsity')
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def check(path):
+    """Raises program.RunError if somebody else's file stands where a picture is to go."""
+    if os.path.lexists(path) and not source(path):
+        raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or give another .csv '
+                               'file: the pictures go beside it.')
+
+
+def save(figure, path, shown):
+    """Writes a PNG file with the fingerprint of what it shows, so that one older than its CSV can be told.
+
+    Args:
+      shown: plain containers of the numbers.
+    """
+    check(path)
+    fingerprint = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    figure.savefig(path, dpi=120, metadata={'attention-guided-sparsity': fingerprint})
+    pyplot().close(figure)
 
 
 def read_curve(path):
@@ -96,7 +127,8 @@ def draw_curve(rows, picture):
     figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
     steps = [row['step'] for row in rows]
     above.plot(steps, [100 * row['test_accuracy'] for row in rows], color='black', linewidth=0.8)
-    above.set(ylabel='accuracy (%)', ylim=(90, 100), title='1,000 test images each time, weights thresholded')
+    least = 90 if max(row['test_accuracy'] for row in rows) > 0.9 else 0
+    above.set(ylabel='accuracy (%)', ylim=(least, 100), title='1,000 test images each time, weights thresholded')
     for name, title, style in (('global_sparsity', 'global: all weights', '-'),
                                ('mean_of_four', 'mean of the four regularised layers', '--'),
                                ('mean_of_five', "mean of the five layers, the paper's", ':')):
@@ -105,8 +137,7 @@ def draw_curve(rows, picture):
     below.legend()
     for axes in (above, below):
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=120)
-    plt.close(figure)
+    save(figure, picture, rows)
 
 
 def draw_comparison(panels, paper, path):
@@ -114,7 +145,7 @@ def draw_comparison(panels, paper, path):
 
     Args:
       panels: dict from a panel's title to a dict from method to a dict from level, per cent, to the drops in points,
-        one a seed; a level without drops gets no bar.
+        one a seed; a level without drops gets no bar, one with fewer than others says so.
       paper: dict from method to a dict from level to its drop.
       path: of the PNG file to write.
     """
@@ -122,6 +153,7 @@ def draw_comparison(panels, paper, path):
     figure, axes = plt.subplots(len(panels), figsize=(8, 3.4 * len(panels)), layout='constrained', squeeze=False)
     for panel, (title, methods) in zip(axes[:, 0], panels.items(), strict=True):
         levels = sorted({level for drops in methods.values() for level in drops})
+        seeds = max(len(values) for drops in methods.values() for values in drops.values())
         for i, (method, drops) in enumerate(methods.items()):
             places = [j + 0.27 * (i - 1) for j in range(len(levels))]
             known = [(place, drops[level]) for place, level in zip(places, levels, strict=True) if drops.get(level)]
@@ -134,8 +166,9 @@ def draw_comparison(panels, paper, path):
             panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white', markeredgecolor='black',
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
-                if not drops.get(level):
-                    panel.text(place, 0.01, 'out of\nrange', transform=panel.get_xaxis_transform(), ha='center',
+                if (found := len(drops.get(level, []))) < seeds or not found:
+                    note = f'{found} of\n{seeds} seeds' if found else 'out of\nrange'
+                    panel.text(place, 0.01, note, transform=panel.get_xaxis_transform(), ha='center',
                                fontsize=6)
         panel.axhline(0, color='black', linewidth=0.7)
         panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),
@@ -143,8 +176,7 @@ def draw_comparison(panels, paper, path):
         panel.grid(axis='y', alpha=0.3)
     axes[-1, 0].set_xlabel('Sparsity level (%)')
     axes[0, 0].legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path, panels)
 
 
 def draw_alive(layers, path):
@@ -172,8 +204,7 @@ def draw_alive(layers, path):
         panel.grid(alpha=0.3)
     axes[0].set_ylabel('groups alive')
     axes[0].legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path, layers)
 
 
 def define_flags():
@@ -184,9 +215,7 @@ def define_flags():
 def main():
     path = program.csv_file(flags.FLAGS.curve, 'curve')
     picture = path.with_suffix('.png')
-    if picture.exists() and not path.exists():
-        raise program.RunError(f'{picture} is there, and no {path.name} that it may be the picture of. Give another '
-                               '--curve.')
+    check(picture)
     if flags.FLAGS.log_dir:
         write_curve(program.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
     draw_curve(read_curve(path), picture)

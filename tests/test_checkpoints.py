@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import os
 import pathlib
 import random
@@ -130,6 +131,17 @@ def test_a_larger_max_steps_extends_a_finished_run(run_main, short, tmp_path, ca
     assert 'continued from step 3' in capsys.readouterr().out
     assert_same(tmp_path / 'parts', short, 6)
     assert steps_saved(tmp_path / 'parts') == {3, 4, 6}
+
+
+def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, tmp_path, capsys):
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+    facts = json.loads((tmp_path / 'settings.json').read_text())
+    facts['versions'] |= {'cores': 999, 'tensorflow': '2.20.0'}
+    (tmp_path / 'settings.json').write_text(json.dumps(facts))
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert re.fullmatch('warning: .* was begun with tensorflow 2.20.0 then, 2.* now, cores 999 then, [0-9]+ now: .*\n',
+                        capsys.readouterr().err)
+    assert steps_saved(tmp_path) == {3, 4, 6}
 
 
 def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp_path):

@@ -314,6 +314,9 @@ def test_the_table_has_means_deviations_and_paired_differences():
     head, line = figure.level_table(rows, 0.01, 'mean_of_four', [50])
     assert line == ('50%', 'out of range', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
                     '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
+    rows = [row for row in rows if (row['method'], row['seed']) != ('ssl', '1')]
+    assert figure.level_table(rows, 0.01, 'mean_of_four', [50])[1][2:5] == (
+        '1.50 ± 0.71 (2 of 3)', '0.83 ± 0.29', '0.15, 0.11, 0.25')
 
 
 def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
@@ -328,8 +331,28 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
     found = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith('ssl ')]
     assert found and '5' not in found
     assert (tmp_path / 'comparison.png').stat().st_size > 10000 and (tmp_path / 'alive.png').stat().st_size > 5000
-    with pytest.raises(SystemExit, match='^error: [^\n]*has no rows[^\n]*$'):
-        run_tool(compare, f'--csv={path}', '--figure', '--max_steps=77')
+    for flag in ('--max_steps=77', '--seeds=7'):
+        with pytest.raises(SystemExit, match='^error: [^\n]*has no rows[^\n]*$'):
+            run_tool(compare, f'--csv={path}', '--figure', flag)
+
+
+def test_the_figure_is_of_the_seeds_that_are_named(run_tool, tmp_path, capsys):
+    for row in [*ROWS, *(dict(row, seed='1', test_accuracy='0.5') for row in ROWS)]:
+        compare.append(tmp_path / 'it.csv', row)
+    run_tool(compare, f'--csv={tmp_path}/it.csv', '--figure', '--seeds=0')
+    assert figure.rst(figure.run_table(ROWS)) in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['alive_it.png', 'it.csv', 'it.png']
+
+
+@pytest.mark.parametrize('name', ['comparison.png', 'alive.png'])
+def test_somebody_elses_picture_is_kept(run_tool, tmp_path, name):
+    for row in ROWS:
+        compare.append(tmp_path / 'comparison.csv', row)
+    pictures.pyplot().figure().savefig(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(SystemExit, match=f'^error: .*{name} is there, and no picture of this program'):
+        run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure')
+    assert (tmp_path / name).read_bytes() == before and len([*tmp_path.iterdir()]) == 2
 
 
 def test_without_levels_there_is_the_table_of_runs_alone(run_tool, tmp_path, capsys):
@@ -352,4 +375,5 @@ def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
     assert [[bar.get_height() for bar in bars] for bars in groups] == [[2], [4], [6]]
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == 'D']
     assert list(map(list, marks)) == [[0.5, 1.5]] * 3
-    assert sum(text.get_text() == 'out of\nrange' for text in axes.texts) == 3
+    assert sorted(text.get_text().replace('\n', ' ') for text in axes.texts) == [
+        '1 of 3 seeds', '2 of 3 seeds', 'out of range', 'out of range', 'out of range']

@@ -534,6 +534,8 @@ def test_without_any_mirror_the_message_says_why_and_the_ways_out(server, closed
         assert words in message
     assert re.search('/trickle/.*: timed out: [1-9][0-9]* bytes in', message)
     assert os.listdir(tmp_path / 'absent') == []
+    with pytest.raises(input_data.DataError, match=f'Ways out: put {CIFAR10_ARCHIVE} into a folder DIR'):
+        read_cifar(tmp_path / 'absent')
 
 
 def test_a_host_with_many_silent_addresses_does_not_take_longer(tmp_path, monkeypatch):

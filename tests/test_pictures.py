@@ -62,9 +62,11 @@ def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
              'global_sparsity': 0.3} for i in range(3)]
     pictures.draw_curve(rows, tmp_path / 'it.png')
     above, below = kept[0].axes
-    assert list(above.lines[0].get_ydata()) == pytest.approx([90, 91, 92])
+    assert list(above.lines[0].get_ydata()) == pytest.approx([90, 91, 92]) and above.get_ylim() == (90, 100)
     shown = {line.get_label().split(':')[0].split(',')[0]: set(line.get_ydata()) for line in below.lines}
     assert shown == {'global': {30}, 'mean of the four regularised layers': {20}, 'mean of the five layers': {10}}
+    pictures.draw_curve([{**row, 'test_accuracy': 0.7} for row in rows], tmp_path / 'it.png')
+    assert kept[1].axes[0].get_ylim() == (0, 100)
 
 
 def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
@@ -105,7 +107,7 @@ def test_somebody_elses_csv_is_refused_and_kept(run, command, tmp_path, content)
 
 def test_somebody_elses_picture_is_kept(run, command, tmp_path):
     (tmp_path / 'it.png').write_text('mine')
-    refused('^error: .*it.png is there, and no it.csv', command, f'--log_dir={run}', '--curve=it.csv')
+    refused('^error: .*it.png is there, and no picture of this', command, f'--log_dir={run}', '--curve=it.csv')
     assert (tmp_path / 'it.png').read_text() == 'mine' and os.listdir() == ['it.png']
 
 

@@ -25,7 +25,7 @@ from conftest import ROOT
 
 README = (ROOT / 'README.rst').read_text()
 WORDS = ' '.join(README.split())
-LEVELS = [50, 60, 70, 80, 90]
+LEVELS = [50.0, 60.0, 70.0, 80.0, 90.0]
 COMMANDS = re.findall(r'^    (.*python .*)$', re.sub(r' *\\\n *', ' ', README), re.MULTILINE)  # a backslash goes on
 
 
@@ -116,6 +116,15 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
     for table in (figure.run_table(measured(widths='20-50-500-256', steps=3000)),
                   figure.level_table(grid(), 0.01, 'mean_of_four', LEVELS)):
         assert figure.rst(table) in README
+
+
+def test_the_pictures_are_of_the_csvs(tmp_path):
+    figure.draw(grid(), 0.01, LEVELS, tmp_path / 'comparison.csv')
+    figure.draw(measured('cifar10', steps=6000), 0.01, LEVELS, tmp_path / 'comparison_cifar10.csv')
+    pictures.draw_curve(pictures.read_curve(ROOT / '_img' / 'training.csv'), tmp_path / 'training.png')
+    drawn = {path.name: pictures.source(path) for path in tmp_path.iterdir()}
+    assert len(set(drawn.values())) == len(drawn) == 5
+    assert drawn == {name: pictures.source(ROOT / '_img' / name) for name in drawn}
 
 
 def test_the_table_of_cifar_10_is_what_the_csv_gives():
