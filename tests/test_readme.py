@@ -154,13 +154,45 @@ def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
     ssl, gss = (statistics.mean(by_weights[name][90].values()) for name in ('ssl', 'gss'))
     assert f'{scn:.2f} points at 90% where SSL loses {ssl:.2f} and GSS {gss:.2f}.' in WORDS and scn > max(ssl, gss)
 
-    def gained(lasso):
-        """By GSS over SSL at equal lambda_g: the least and the most of the seeds."""
-        ssl, gss = ({row['seed']: float(row['test_accuracy']) for row in figure.matching(
+    def gained(lasso, *columns):
+        """By GSS over SSL at equal lambda_g, in the sum of these columns: the least and the most of the seeds."""
+        ssl, gss = ({row['seed']: sum(float(row[column]) for column in columns) for row in figure.matching(
             rows, method=name, group_lasso=lasso)} for name in ('ssl', 'gss'))
-        points = [100 * (gss[seed] - ssl[seed]) for seed in seeds]
-        return f'{min(points):.2f} to {max(points):.2f}'
-    assert f'by {gained(0.016)} points at 0.016, by {gained(0.03)} at 0.03' in WORDS
+        return [pick(gss[seed] - ssl[seed] for seed in seeds) for pick in (min, max)]
+    points = ['{:.2f} to {:.2f}'.format(*(100 * share for share in gained(lasso, 'test_accuracy')))
+              for lasso in (0.016, 0.03, 0.05)]
+    assert f'by {points[0]} points at 0.016, {points[1]} at 0.03 and {points[2]} at 0.05' in WORDS
+    kept = [gained(lasso, *(f'alive_{layer}' for layer in figure.LAYERS))[0] for lasso in (0.016, 0.03, 0.05)]
+    assert kept[0] < 0 < min(kept[1:])
+
+
+def test_how_many_verdicts_a_t_test_would_leave():
+    found = {}
+    for dataset, rows in (('mnist', grid()), ('cifar10', measured('cifar10', steps=6000))):
+        for measure in (*figure.MEASURES, figure.MACS_SAVED):
+            drops = figure.drops(rows, 0.01, measure, LEVELS)
+            for level, gss in drops['gss'].items():
+                more = [lost - drops['ssl'][level][seed] for seed, lost in gss.items() if seed in drops['ssl'][level]]
+                if 'GSS' in figure.verdict(more, figure.noise(rows)):
+                    found[dataset, measure, level] = abs(statistics.mean(more)) / statistics.stdev(more) * math.sqrt(3)
+    assert len(found) == 9 and [key for key, t in found.items() if t > 4.303] == [  # two degrees of freedom
+        ('mnist', figure.MACS_SAVED, 60), ('mnist', figure.MACS_SAVED, 70)]
+    assert ('of the nine on this page a paired t-test at 5% leaves two, at 60 and 70% of the MACs saved on MNIST'
+            in WORDS)
+
+
+def test_what_ssl_loses_with_half_of_the_multiply_accumulates():
+    dense, ssl = (sorted(grid(**of), key=lambda row: row['seed']) for of in (
+        {'method': 'dense'}, {'method': 'ssl', 'group_lasso': 0.001}))
+    lost = [100 * (float(a['test_accuracy']) - float(b['test_accuracy'])) for a, b in zip(dense, ssl, strict=True)]
+    left = statistics.mean(int(b['macs']) / int(a['macs']) for a, b in zip(dense, ssl, strict=True))
+    assert f'SSL loses {figure.spread(lost)} with {left:.0%} left' in WORDS
+
+
+def test_the_hours_of_the_grid_are_those_of_the_csv():
+    rows = [row for row in grid() if row['group_variance'] in ('0', '0.01')]
+    hours = sum(float(row['seconds'] or 0) for row in rows) / 3600
+    assert f'All {len(rows)} rows are there: to repeat it, {hours:.0f} hours of one core' in WORDS
 
 
 def test_the_drops_by_global_sparsity_are_those_of_the_csv():
