@@ -11,6 +11,7 @@ if __name__ == '__main__':
     program.prepare()
 
 import csv
+import functools
 import io
 import itertools
 import os
@@ -54,20 +55,13 @@ def record(data, settings, layer):
     """
     lenet, optimizer = main.LeNet(data.train.images.shape[1:], settings), main.adam(settings)
     optimizer.build(lenet.trainable_variables)
-    images, labels = map(tf.constant, data.train)
-
-    @tf.function(autograph=False)
-    def train_step():
-        batch = input_data.batch(images, labels, lenet.step, settings.batch_size, settings.seed)
-        return main.training_step(lenet, optimizer, *batch, settings.group_lasso, settings.group_variance)
-
-    moments, rows = {round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}, []
-    for step in range(settings.max_steps + 1):
-        if step and not train_step():
-            raise program.RunError(f'at step {step:,} the loss is no longer finite. Try a smaller --group_lasso or '
-                                   '--learning_rate.')
-        if step not in moments:
-            continue
+    train_set, rows = list(map(tf.constant, data.train)), []
+    batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
+    train_steps = main.training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance)
+    for step in sorted({round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}):
+        if not train_steps(*train_set, tf.constant(step - int(lenet.step))):
+            raise program.RunError(f'at step {int(lenet.step):,} the loss is no longer finite. Try a smaller '
+                                   '--group_lasso or --learning_rate.')
         norms = main.group_norms(main.sparsify(lenet.weights[layer], settings.sparsity_threshold)).numpy()
         accuracy = main.evaluate(lenet, *data.test)['accuracy']
         print(f'lambda_v {settings.group_variance:g}, step {step:,}: test accuracy {accuracy:.4f}, {layer}: '
