@@ -17,6 +17,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 
 class RunError(Exception):
@@ -30,6 +31,14 @@ class Interrupted(Exception):
         super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: '
                          'the same command continues from there.')
         self.status = 128 + number
+
+
+class Stopped(SystemExit):
+    """A signal has come where no run takes it as a request to stop."""
+
+    def __init__(self, number):
+        super().__init__(128 + number)
+        self.number = number
 
 
 def prepare():
@@ -334,6 +343,22 @@ def one_line_errors():
         sys.exit(128 + signal.SIGINT)
 
 
+def _stop(number, _):
+    raise Stopped(number)
+
+
+def _send_again(lost, hook=sys.unraisablehook):
+    """Has a signal come once more if its exception was raised in a __del__, where Python drops it.
+
+    TensorFlow's objects have many of these, and its converter collects garbage before it starts.
+    """
+    if isinstance(lost.exc_value, (Stopped, KeyboardInterrupt)):
+        number = getattr(lost.exc_value, 'number', signal.SIGINT)
+        threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, number)).start()
+    else:
+        hook(lost)
+
+
 def run(main, doc, groups):
     """Runs a program: `main`, a function without arguments, once the command line has been parsed."""
     from absl import app, logging
@@ -347,7 +372,9 @@ def run(main, doc, groups):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # so that what is open is closed
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL and 'IPython' not in sys.modules:  # likewise
-                signal.signal(number, lambda number, _: sys.exit(128 + number))
+                signal.signal(number, _stop)
+        if 'IPython' not in sys.modules:
+            sys.unraisablehook = _send_again
         logging.set_verbosity(logging.ERROR)  # TensorFlow and TensorBoard tell of each file
         if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
             sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes

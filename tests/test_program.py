@@ -7,6 +7,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -263,6 +264,27 @@ def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
         finally:
             closed.append(True)
     assert stop.value.code == 128 + signal.SIGINT and closed
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
+def test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost(name):
+    """An exception in a __del__ goes no further; TensorFlow's converter deletes thousands of objects."""
+    code = f"""
+import sys; sys.argv[:] = ['it']
+import program; program.prepare()
+import signal, time
+class Deleted:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+        time.sleep(0)
+def main():
+    Deleted()
+    time.sleep(60)
+program.run(main, '', [])
+"""
+    started = time.monotonic()
+    done = python('-c', code, env={**OUTSIDE, 'PYTHONPATH': str(ROOT / 'python')})
+    assert (done.returncode, done.stderr) == (128 + signal.Signals[name], '') and time.monotonic() - started < 50
 
 
 # ----------------------------------------------------------------------------------------------------------- notebooks
