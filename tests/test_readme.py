@@ -127,6 +127,17 @@ def test_the_pictures_are_of_the_csvs(tmp_path):
     assert drawn == {name: pictures.source(ROOT / '_img' / name) for name in drawn}
 
 
+def test_the_sparsities_of_the_papers_constants_are_those_of_the_curve():
+    rows = {int(row['step']): row for row in pictures.read_curve(ROOT / '_img' / 'training.csv')}
+    end = rows[max(rows)]
+    assert f'--max_steps={max(rows)}``, seed 0' in WORDS
+    assert (f'sparsity, {end["mean_of_five"]:.2%}; of the four regularised ones {end["mean_of_four"]:.2%}; global '
+            f'{end["global_sparsity"]:.2%};') in WORDS
+    of_five = [f'{rows[step]["mean_of_five"]:.1%}' for step in (0, 5000, 20000)]
+    assert (f'that mean of five is {of_five[0]} at the start, {of_five[1]} after 5,000 steps, {of_five[2]} after '
+            '20,000.') in WORDS
+
+
 def test_the_table_of_cifar_10_is_what_the_csv_gives():
     table = figure.level_table(measured('cifar10', steps=6000), 0.01, 'mean_of_four', LEVELS)
     assert figure.rst(table) in README
