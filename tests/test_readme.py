@@ -235,6 +235,16 @@ def test_the_drops_at_another_lambda_v_are_those_of_the_csv():
                               f'{ssl[0]}, {ssl[1]} and {ssl[2]}; 80% is not reached') in WORDS
 
 
+def test_the_drops_at_the_default_widths_are_those_of_the_csv():
+    rows = measured(widths='64-128-512-256')
+    assert figure.rst(figure.run_table(rows)) in README
+    ssl, gss = (figure.drops(rows, 0.01, 'mean_of_four', [85, 88, 90])[name] for name in ('ssl', 'gss'))
+    assert f'At 90% SSL loses {ssl[90]["0"]:.2f}, where in the paper GSS loses {figure.PAPER["gss"][90]}' in WORDS
+    (less, more), (less_88, more_88) = ((gss[level]['0'], ssl[level]['0']) for level in (85, 88))
+    assert f'{less:.2f} and {more:.2f} points at 85%, {less_88:.2f} and {more_88:.2f} at 88%' in WORDS
+    assert more - less == pytest.approx(0.1, abs=0.04) == more_88 - less_88
+
+
 def test_the_largest_norm_is_where_the_readme_says():
     rows = measured(group_lasso=0.004, group_variance=0.01)
     assert len(rows) >= 3 and '(4 lambda_v / lambda_g * G^2 / (G - 1))^(1/5)' in README
