@@ -119,6 +119,12 @@ def verdict(differences, least):
     return 'no difference seen'
 
 
+def paired_differences(found, level):
+    """GSS minus SSL, points, of each seed that has both at the level; `found` is what `drops` returns."""
+    ssl, gss = found['ssl'][level], found['gss'][level]
+    return [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
+
+
 def level_table(rows, variance, measure, levels):
     """Lines of the table: for each level each method's drop, the paper's, and the paired differences."""
     found, least, seeds = drops(rows, variance, measure, levels), noise(rows), len({row['seed'] for row in rows})
@@ -128,9 +134,8 @@ def level_table(rows, variance, measure, levels):
 
     table = [('level', 'SCN', 'SSL', 'GSS', 'paper: SCN, SSL, GSS', 'GSS - SSL, by seed', 'verdict')]
     for level in levels:
-        scn, ssl, gss = (found[name][level] for name in ('scn', 'ssl', 'gss'))
-        paired = [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
-        table.append((f'{level:g}%', *map(cell, (scn, ssl, gss)),
+        paired = paired_differences(found, level)
+        table.append((f'{level:g}%', *(cell(found[name][level]) for name in ('scn', 'ssl', 'gss')),
                       ', '.join(f'{PAPER[name][level]:.2f}' if level in PAPER[name] and measure in MEASURES else 'none'
                                 for name in PAPER),
                       ', '.join(f'{d:+.2f}' for d in paired) or 'none', verdict(paired, least)))

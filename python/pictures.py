@@ -153,7 +153,7 @@ def draw_comparison(panels, paper, path):
     figure, axes = plt.subplots(len(panels), figsize=(8, 3.4 * len(panels)), layout='constrained', squeeze=False)
     for panel, (title, methods) in zip(axes[:, 0], panels.items(), strict=True):
         levels = sorted({level for drops in methods.values() for level in drops})
-        seeds = max(len(values) for drops in methods.values() for values in drops.values())
+        seeds = max(1, *(len(values) for drops in methods.values() for values in drops.values()))
         for i, (method, drops) in enumerate(methods.items()):
             places = [j + 0.27 * (i - 1) for j in range(len(levels))]
             known = [(place, drops[level]) for place, level in zip(places, levels, strict=True) if drops.get(level)]
@@ -166,10 +166,9 @@ def draw_comparison(panels, paper, path):
             panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white', markeredgecolor='black',
                        label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
-                if (found := len(drops.get(level, []))) < seeds or not found:
+                if (found := len(drops.get(level, []))) < seeds:
                     note = f'{found} of\n{seeds} seeds' if found else 'out of\nrange'
-                    panel.text(place, 0.01, note, transform=panel.get_xaxis_transform(), ha='center',
-                               fontsize=6)
+                    panel.text(place, 0.01, note, transform=panel.get_xaxis_transform(), ha='center', fontsize=6)
         panel.axhline(0, color='black', linewidth=0.7)
         panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),
                   xticklabels=[f'{level:g}' for level in levels])

@@ -182,8 +182,8 @@ def test_how_many_verdicts_a_t_test_would_leave():
     for dataset, rows in (('mnist', grid()), ('cifar10', measured('cifar10', steps=6000))):
         for measure in (*figure.MEASURES, figure.MACS_SAVED):
             drops = figure.drops(rows, 0.01, measure, LEVELS)
-            for level, gss in drops['gss'].items():
-                more = [lost - drops['ssl'][level][seed] for seed, lost in gss.items() if seed in drops['ssl'][level]]
+            for level in LEVELS:
+                more = figure.paired_differences(drops, level)
                 if 'GSS' in figure.verdict(more, figure.noise(rows)):
                     found[dataset, measure, level] = abs(statistics.mean(more)) / statistics.stdev(more) * math.sqrt(3)
     assert len(found) == 9 and [key for key, t in found.items() if t > 4.303] == [  # two degrees of freedom
