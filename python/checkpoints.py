@@ -29,14 +29,15 @@ def content(data):
     return digest.hexdigest()
 
 
-def identity(data, settings):
-    """Whatever changes the weights, as a dict of plain values: settings, and the data by their content."""
+def identity(data, settings, start=None):
+    """Whatever changes the weights, as a dict of plain values: settings, data by their content, a start by its hash."""
     # The length of a run decides its weights where the learning rate falls towards its end, and only there.
     constant = settings['final_learning_rate'] is None
     left_out = {*NOT_IDENTIFYING, 'final_learning_rate'} if constant else {*NOT_IDENTIFYING} - {'max_steps'}
     numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
                for name, value in settings.items() if name not in left_out}
-    return {'dataset': data.name, 'train_sha256': content(data), **numbers}
+    started = {'start': start['hash'], 'groups': start['groups']} if start else {}
+    return {'dataset': data.name, 'train_sha256': content(data), **numbers, **started}
 
 
 def default_log_dir(run_identity):
@@ -84,8 +85,20 @@ def read_newest(folder, checkpoint):
             print(f'warning: {folder / path} cannot be read, the one before it is tried ({first_line(error)})',
                   file=sys.stderr)
     if max(found, default=0) > 0:
-        raise RunError(f'none of the checkpoints in {folder / "checkpoints"} can be read. Give another --log_dir.')
+        raise RunError(f'none of the checkpoints in {folder / "checkpoints"} can be read. Give another folder.')
     return None
+
+
+def is_readable(folder, step):
+    """Whether a run's checkpoint of this step is there and whole."""
+    try:
+        with contextlib.chdir(folder):
+            reader = tf.train.load_checkpoint(f'checkpoints/step-{step}')
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+        return True
+    except Exception:  # see read_newest
+        return False
 
 
 class Run:
@@ -100,7 +113,7 @@ class Run:
       signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
     """
 
-    def __init__(self, log_dir, data, settings, source=None):
+    def __init__(self, log_dir, data, settings, source=None, start=None):
         """Names the folder; nothing is touched before the context is entered.
 
         Args:
@@ -108,14 +121,17 @@ class Run:
           data: input_data.DataSets.
           settings: dict from the flags' names to their values.
           source: dict that says where the data came from.
+          start: dict that says what the run starts from, as in retrain.Start; None: from fresh weights.
 
         Raises:
           RunError: log_dir cannot be the name of a folder.
         """
-        run_identity = identity(data, settings)
-        self.folder = program.resolved(log_dir or default_log_dir(run_identity), 'log_dir')
+        run_identity = identity(data, settings, start)
+        self.flag = 'output_dir' if start else 'log_dir'
+        self.folder = program.resolved(log_dir or default_log_dir(run_identity), self.flag)
         self.facts = {'settings': settings, 'identity': run_identity, 'data': source,
-                      'versions': program.surroundings()}
+                      'versions': program.surroundings(), 'device': program.device(),
+                      **({'start': start} if start else {})}
         self.signal = 0
 
     def __enter__(self):
@@ -128,9 +144,9 @@ class Run:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process, however that dies
                 self._claim()
             except BlockingIOError as error:
-                raise RunError(f'--log_dir={self.folder} is in use by another run. Give another.') from error
+                raise RunError(f'--{self.flag}={self.folder} is in use by another run. Give another.') from error
             except OSError as error:
-                raise RunError(f'--log_dir={self.folder} cannot be used ({error}). Give another.') from error
+                raise RunError(f'--{self.flag}={self.folder} cannot be used ({error}). Give another.') from error
             if threading.current_thread() is threading.main_thread():  # the only one that may handle signals
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     if signal.getsignal(number) != signal.SIG_IGN:
@@ -151,38 +167,40 @@ class Run:
         if not os.path.lexists(path):
             names = ('results.json', 'train', 'test', 'checkpoints')
             if strangers := [name for name in names if os.path.lexists(self.folder / name)]:
-                raise RunError(f'--log_dir={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
-                               'program. Give another --log_dir.')
+                raise RunError(f'--{self.flag}={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
+                               f'program. Give another --{self.flag}.')
             write_json(path, self.facts)
             return
         try:
             found = json.loads(path.read_text())
             theirs, before = {**found['identity']}, {**found.get('versions', {})}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RunError(f'{path} is not what a run wrote. Give another --log_dir.') from error
+            raise RunError(f'{path} is not what a run wrote. Give another --{self.flag}.') from error
         differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
                   for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
         if differ:
-            raise RunError(f'--log_dir={self.folder} holds a run with other settings: {", ".join(differ)}. '
-                           'Give another --log_dir.')
+            raise RunError(f'--{self.flag}={self.folder} holds a run with other settings: {", ".join(differ)}. '
+                           f'Give another --{self.flag}.')
         if changed := [f'{name} {before[name]} then, {now} now' for name, now in self.facts['versions'].items()
                        if before.get(name, now) != now]:
             print(f'warning: {self.folder} was begun with {", ".join(changed)}: what follows is not bit for bit what '
                   'would have followed there.', file=sys.stderr)
 
-    def restore(self, max_steps, **objects):
+    def restore(self, max_steps, *, may_begin=True, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one.
 
         Args:
           max_steps: int, where the run is to end.
+          may_begin: whether a new run may begin with the values that the objects have.
           objects: what checkpoints hold, by name: tf.Modules, optimizers.
 
         Returns:
           int, the step of the checkpoint; 0 in a new folder.
 
         Raises:
-          RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps; a new
-            one cannot be written; TensorFlow's list of them is somebody else's; or the run has gone beyond max_steps.
+          RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps, or it
+            may not begin; a new one cannot be written; TensorFlow's list of them is somebody else's; or the run has
+            gone beyond max_steps.
         """
         folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
         with contextlib.chdir(self.folder):
@@ -204,7 +222,10 @@ class Run:
                 if (self.folder / name).exists()]
         if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
             raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
-                           'its checkpoints are gone. Put them back, or give another --log_dir to start anew.')
+                           f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
+        if not may_begin:
+            raise RunError(f'--{self.flag}={self.folder} holds no checkpoint that can be read, and the run that it '
+                           'started from is not there as it was. Put one of them back, or give others.')
         self.save(0)
         return 0
 

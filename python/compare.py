@@ -6,15 +6,17 @@
     python compare.py --figure            draws the CSV, and prints the tables of the README
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
-at each level. All else is the same for all.
+at each level. All else is the same for all. With --retrain_steps each run is also retrained, by retrain.py, which makes
+a row of its own; a retraining can start once its first run is finished. With --baselines each SSL and GSS run gets two
+rows to stand beside: a dense net that was always as small as what it left, and the dense net cut by magnitude.
 """
 
 if __name__ == '__main__':
     import program
     program.prepare()
 
-import collections
 import csv
+import dataclasses
 import datetime
 import fcntl
 import io
@@ -28,19 +30,28 @@ import time
 
 from absl import flags
 
+import checkpoints
 import figure
 import input_data
 import main
 import program
+import retrain
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
-KEY = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
-       'final_learning_rate')  # the columns that tell a run from all others
 EMPTY = ('group_lassos', 'levels')  # the lists that may be
-COLUMNS = ['method', *KEY, *(f'{part}_{name}' for part in ('test', 'validation') for name in (
-    'accuracy', 'accuracy_as_trained')), 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
-    *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED), 'seconds', 'versions']
+
+# The columns of the first run, which tell it from all others. A retrained row has its first run's, and those of LATER.
+FIRST = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
+         'final_learning_rate')
+LATER = {'groups': '', 'retrain_steps': '0', 'sparsity_threshold': '0.001',  # and what they are in rows without them
+         **{f'zero_{layer}': '' for layer in main.REGULARISED}, 'device': 'cpu'}
+KEY = (*FIRST, 'groups', 'retrain_steps', 'sparsity_threshold')
+MEASURED = [*(f'{part}_{name}' for part in ('test', 'validation') for name in ('accuracy', 'accuracy_as_trained')),
+            'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
+            *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED)]
+COLUMNS = ['method', *FIRST, *MEASURED, *LATER, 'seconds', 'versions']
+OLD_COLUMNS = [name for name in COLUMNS if name not in LATER]
 
 
 def define_flags():
@@ -51,10 +62,16 @@ def define_flags():
                             widths=(20, 50, 500, 256), max_steps=10000, learning_rate=0.001, final_learning_rate=1e-5)
     for name, default, text in (
             ('seeds', '0,1,2', 'Each run once a seed.'),
-            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS.'),
+            ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS; '
+             '0: of GSS alone.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
             ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure; empty: neither.')):
         program.define('Grid', 'list', name, default, text)
+    program.define('Grid', 'integer', 'retrain_steps', 0, 'Retrain each run for so many steps; 0: none.',
+                   lambda n: 0 <= n <= 10**9, 'a whole number from 0 to 1000000000')
+    program.define('Grid', 'boolean', 'baselines', False, 'For each SSL and GSS run that has a row, also: a dense net '
+                   'of the widths that it left, for the steps that run and retraining took; and the dense net with as '
+                   'many groups, those of largest norm, retrained.')
     program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run. Pictures go beside it: of '
                         'NAME.csv, NAME.png and alive_NAME.png; of comparison_X.csv, comparison_X.png and alive_X.png.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
@@ -81,44 +98,76 @@ def numbers(name, number, valid, bounds):
 def grid(seeds, lassos, variances, levels):
     """The runs, seed by seed, as dicts of the flags in which they differ."""
     for seed in seeds:
-        strengths = [(0.0, 0.0, 0.0), *((lasso, variance, 0.0) for lasso in lassos for variance in (0.0, *variances)),
+        strengths = [(0.0, 0.0, 0.0), *((lasso, variance, 0.0) for lasso in lassos for variance in (0.0, *variances)
+                                        if lasso or variance),  # with neither it is the dense net
                      *((0.0, 0.0, level / 100) for level in levels)]
         for lasso, variance, share in strengths:
             yield {'group_lasso': lasso, 'group_variance': variance, 'random_sparsity': share, 'seed': seed}
 
 
 class Job:
-    """One run of main.py: its command, its folder, and its row in the CSV."""
+    """One run of main.py: its command, its folder, and its row in the CSV.
 
-    def __init__(self, run, shared, runs_dir, data_dir, place):
+    Attributes:
+      key: as in `key`. name: str, of its folder. folder: pathlib.Path. command: list of str.
+      settings: main.Settings that its results.json is to have.
+      first: the Job whose net it starts from, or None.
+    """
+    first = None
+
+    def __init__(self, run, shared, runs_dir, data_dir):
         """Names it; nothing is touched.
 
         Args:
-          run: dict from `grid`. shared: dict of what else is in KEY. runs_dir, data_dir: absolute Paths, or None.
-          place: str, which one of how many it is.
+          run: dict from `grid`. shared: dict of what else is in FIRST. runs_dir, data_dir: absolute Paths, or None.
         """
-        self.place = place
-        self.key = key({name: figure.text(value) for name, value in {**run, **shared}.items()})
+        self.key = key({**LATER, **{name: figure.text(value) for name, value in {**run, **shared}.items()}})
         used = [f'{word}-{run[name]:g}' for word, name in (
             ('lasso', 'group_lasso'), ('variance', 'group_variance'), ('share', 'random_sparsity')) if run[name]]
         common = '{dataset}-{widths}-steps-{steps}-rate-{learning_rate:g}-{final_learning_rate:g}'.format(**shared)
         self.name = '-'.join([figure.method(run), *used, f'seed-{run["seed"]}'])
         self.folder = runs_dir / common / self.name
-        arguments = {'widths': shared['widths'].replace('-', ','), **run, 'max_steps': shared['steps'],
-                     'learning_rate': shared['learning_rate'], 'final_learning_rate': shared['final_learning_rate'],
-                     'eval_interval': max(1, shared['steps'] // 10), 'log_dir': self.folder}
-        data = ['--fake_data'] if shared['dataset'] == 'fake' else [
-            f'--dataset={shared["dataset"]}', *([f'--data_dir={data_dir}'] if data_dir else [])]
-        self.command = [sys.executable, str(pathlib.Path(main.__file__).resolve()), *data,
-                        *(f'--{name}={value}' for name, value in arguments.items())]
+        self.settings = main.Settings(
+            **run, widths=shared['widths'].split('-'), max_steps=shared['steps'], learning_rate=shared['learning_rate'],
+            final_learning_rate=shared['final_learning_rate'], eval_interval=max(1, shared['steps'] // 10))
+        self.data = [f'--data_dir={data_dir}'] if data_dir and shared['dataset'] != 'fake' else []
+        data = ['--fake_data'] if shared['dataset'] == 'fake' else [f'--dataset={shared["dataset"]}', *self.data]
+        arguments = {name: getattr(self.settings, name) for name in (
+            *run, 'max_steps', 'learning_rate', 'final_learning_rate', 'eval_interval')}
+        self.command = self.words(main, *data, f'--widths={shared["widths"].replace("-", ",")}', log_dir=self.folder,
+                                  **arguments)
+
+    @staticmethod
+    def words(program, *more, **arguments):
+        return [sys.executable, str(pathlib.Path(program.__file__).resolve()), *more,
+                *(f'--{name}={value}' for name, value in arguments.items())]
+
+    def content(self):
+        """(What its results.json holds, None without one that a run wrote; its row; how it differs from this run)."""
+        try:
+            content = json.loads((self.folder / 'results.json').read_text())
+            return content, row_of(content), self.differs(content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever a file may hold
+            return None, None, None
+
+    def differs(self, content):
+        """In which settings a run of this content is not this one, as text; empty: in none."""
+        theirs, ours = content['settings'], dataclasses.asdict(self.settings)
+        ours['widths'] = list(ours['widths'])
+        found = [f'{name} ({theirs[name]} there, {value} here)' for name, value in ours.items()
+                 if name not in ('eval_interval', 'checkpoint_interval') and theirs[name] != value]
+        if not found and key(row_of(content)) != self.key:
+            found = ['what it learned or started from']
+        return ', '.join(found)
 
     def row(self):
         """The run's row, or None as long as it is not finished."""
-        try:
-            row = row_of(json.loads((self.folder / 'results.json').read_text()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever a file may hold
-            return None
-        return row if key(row) == self.key else None
+        _, row, differs = self.content()
+        return None if differs else row
+
+    def is_kept(self):
+        """Whether its last checkpoint can be read, so that a retraining can start."""
+        return checkpoints.is_readable(self.folder, self.settings.max_steps)
 
     def is_running(self):
         """Whether a process holds the folder: one on this machine that outlived the program that started it, say."""
@@ -147,11 +196,63 @@ class Job:
                 raise
 
 
-def jobs(runs, shared, runs_dir, data_dir, rows):
-    """The Jobs of the runs that have no row yet."""
-    runs, known = list(runs), set(map(key, rows))
-    every = [Job(run, shared, runs_dir, data_dir, f'run {i} of {len(runs)}') for i, run in enumerate(runs, 1)]
-    return [job for job in every if job.key not in known]
+class Retraining(Job):
+    """A run of retrain.py, beside the run that it starts from."""
+
+    def __init__(self, first, steps, groups=''):
+        """`groups`, text, are those of largest norm to keep; empty: what the threshold leaves."""
+        self.first, self.data = first, first.data
+        columns = dict(zip(KEY, first.key, strict=True))
+        self.key = key({**columns, 'groups': groups, 'retrain_steps': str(steps)})
+        self.name = f'{first.name}-retrained-{steps}' + f'-groups-{groups}' * bool(groups)
+        self.folder = first.folder.with_name(self.name)
+        self.settings = dataclasses.replace(first.settings, **{**retrain.DEFAULTS, 'max_steps': steps},
+                                            random_sparsity=0)
+        self.command = self.words(retrain, *self.data, *([f'--groups={groups.replace("-", ",")}'] if groups else []),
+                                  log_dir=first.folder, output_dir=self.folder, max_steps=steps,
+                                  eval_interval=max(1, steps // 10))
+
+    def differs(self, content):
+        start = content['start']
+        if not (found := super().differs(content)):
+            found = self.first.differs({**content, 'settings': start['settings'], 'start': None,
+                                        'results': {**content['results'], 'step': start['step']}})
+        return found or ('a start that is a retraining' if 'start' in start else '')
+
+
+def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, rows=()):
+    """All Jobs of a grid, each after what it starts from; and the names of the runs whose baselines cannot be.
+
+    Args:
+      runs: from `grid`. shared, runs_dir, data_dir: as in Job. rows: of the CSV, for the widths of the baselines.
+    """
+    found, dense, empty, known = {}, {}, [], {key(row): row for row in rows}
+    for run in runs:
+        job = Job(run, shared, runs_dir, data_dir)
+        some, method = [job], figure.method(run)
+        if method == 'dense':
+            dense[run['seed']] = job
+        if retrain_steps:
+            some.append(Retraining(job, retrain_steps))
+        if baselines and method in ('ssl', 'gss') and (row := known.get(job.key) or job.row()):
+            alive = '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
+            if '0' in alive.split('-'):
+                empty.append(job.name)
+            else:
+                some += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
+                             {**shared, 'widths': alive, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
+                         Retraining(dense[run['seed']], retrain_steps, alive)]
+        found |= {job.key: job for job in some if job.key not in found}
+    return list(found.values()), empty
+
+
+def to_do(jobs, rows):
+    """The Jobs without a row, and those again that a Job without a row starts from, if their checkpoints are gone."""
+    known = set(map(key, rows))
+    missing = [job for job in jobs if job.key not in known]
+    again = {job.first.key for job in missing if job.first and job.first.key in known and not job.row()
+             and not job.first.is_kept()}
+    return [job for job in jobs if job.key not in known or job.key in again], again
 
 
 # ------------------------------------------------------------------------------------------------------------ CSV
@@ -163,9 +264,13 @@ def key(row):
 
 def row_of(content):
     """A row, dict from COLUMNS to strings, out of the content of a results.json."""
-    settings, results, layers = content['settings'], content['results'], content['results']['layers']
+    results, start, layers = content['results'], content.get('start'), content['results']['layers']
+    settings = start['settings'] if start else content['settings']  # those of the first run
     cells = {**settings, **results, 'method': figure.method(settings), 'dataset': content['identity']['dataset'],
-             'widths': '-'.join(map(str, settings['widths'])), 'steps': results['step'],
+             'widths': '-'.join(map(str, settings['widths'])), 'steps': start['step'] if start else results['step'],
+             'groups': start['groups'] if start else '', 'retrain_steps': results['step'] if start else 0,
+             'sparsity_threshold': float(content['settings']['sparsity_threshold']),
+             'device': content.get('device', 'cpu'),
              # of a whole run alone, not of one that was resumed
              'seconds': content['seconds'] if content.get('steps_timed', results['step']) == results['step'] else '',
              'versions': '; '.join(f'{name} {version}' for name, version in content['versions'].items())}
@@ -173,17 +278,19 @@ def row_of(content):
         cells |= {f'{part}_{name}': results[part][name] for name in ('accuracy', 'accuracy_as_trained')}
     for name in main.REGULARISED:
         cells |= {f'alive_{name}': layers[name]['groups_alive'],
-                  f'norms_{name}': ' '.join(map(figure.text, layers[name]['largest_norms']))}
+                  f'norms_{name}': ' '.join(map(figure.text, layers[name]['largest_norms'])),
+                  f'zero_{name}': layers[name]['zero_share']}
     return {name: figure.text(cells[name]) for name in COLUMNS}
 
 
 def strange(row):
     """The name of the first cell that is not a number as `row_of` writes it, or None; texts are not looked at."""
     for name in COLUMNS:
-        if name in ('method', 'dataset', 'widths', 'seconds', 'versions') or name.startswith('norms_'):
+        if name in ('method', 'dataset', 'widths', 'groups', 'device', 'seconds', 'versions') or name.startswith(
+                'norms_') or row[name] == LATER.get(name):
             continue
-        is_share = 'accuracy' in name or 'sparsity' in name or name.startswith('mean_')
-        is_whole = name in ('seed', 'steps', 'weights_left', 'macs') or name.startswith('alive_')
+        is_share = 'accuracy' in name or name.endswith('_sparsity') or name.startswith(('mean_', 'zero_'))
+        is_whole = name in ('seed', 'steps', 'retrain_steps', 'weights_left', 'macs') or name.startswith('alive_')
         try:
             valid = 0 <= (int if is_whole else float)(row[name]) <= (1 if is_share else program.FLOAT32_MAX)
         except ValueError:
@@ -194,13 +301,17 @@ def strange(row):
 
 
 def read(path):
-    """The rows of the CSV, without one that a full disk may have cut; none if there is no such file."""
+    """The rows of the CSV, without one that a full disk may have cut; none if there is no such file.
+
+    A file of before the columns in LATER gets them as they were.
+    """
     try:
         with open(path, newline='') as file:
             rows = csv.DictReader(file)
-            if rows.fieldnames not in (None, COLUMNS):
+            if rows.fieldnames not in (None, COLUMNS, OLD_COLUMNS):
                 raise program.RunError(f'--csv={path} has other columns than this program writes. Give another.')
-            rows = [row for row in rows if None not in row.values()]
+            rows = [{name: row.get(name, LATER.get(name)) for name in COLUMNS} for row in rows
+                    if None not in row.values()]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
@@ -212,52 +323,105 @@ def read(path):
     return rows
 
 
+def lines(rows, header):
+    """Rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def append(path, row):
-    """Adds the row, in one write and unless it is there; other processes may do the same at the same time."""
+    """Adds the row, unless it is there, while other processes may do the same.
+
+    In one write; a file without the columns in LATER is replaced, in one move, by one that has them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a+', newline='') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if key(row) in map(key, read(path)):
+    while True:
+        with open(path, 'a+', newline='') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
+                continue  # replaced while this process waited: that lock holds nobody off any more
+            rows = read(path)
+            if key(row) in map(key, rows):
+                return
+            file.seek(0)
+            before = file.read()
+            if before.split('\n')[0].strip() == ','.join(OLD_COLUMNS):
+                return program.replace(pathlib.Path(os.path.realpath(path)), lines([*rows, row], header=True))
+            file.write('\n' * (before != '' and not before.endswith('\n')) + lines([row], header=not before))
             return
-        file.seek(0)
-        before, lines = file.read(), io.StringIO()
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
-        if not before:
-            writer.writeheader()
-        elif not before.endswith('\n'):
-            lines.write('\n')
-        writer.writerow(row)
-        file.write(lines.getvalue())
 
 
 # -------------------------------------------------------------------------------------------------------- running
 
-def train_all(jobs, path):
-    """Trains the jobs in turn, those first that no other process is at; returns the names of those that failed."""
+def train_all(remaining, path):
+    """Trains what is to do, job by job, those first that no other process is at; returns what failed, as texts.
+
+    Args:
+      remaining: function without arguments: what `to_do` gives by the rows that the CSV has now.
+      path: pathlib.Path of the CSV.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     open(path, 'a').close()  # better now than after the first run
-    todo, failed, started, done = collections.deque(jobs), [], time.monotonic(), 0
-    while todo:
-        job = next((job for job in todo if not job.is_running()), None)
+    failed, started, done = {}, time.monotonic(), 0
+    while True:
+        jobs, again = remaining()
+        jobs = [job for job in jobs if job.key not in failed]
+        ready = [job for job in jobs if not job.first or job.first.is_kept()]
+        if not ready:
+            if jobs:
+                failed['waiting'] = f'{len(jobs)} retrainings had nothing to start from'
+            return list(failed.values())
+        job = next((job for job in ready if not job.is_running()), None)
         if job is None:  # an earlier call was killed, and its run lives on
             time.sleep(1)
             continue
-        todo.remove(job)
-        print(f'{job.place}: {job.name}', end='', flush=True)
-        status = 0 if job.row() else job.train()
-        done += 1
-        if row := job.row():
+        print(f'{done + 1} of {done + len(jobs)}: {job.name}', end='', flush=True)
+        status = 0 if job.row() and job.key not in again else job.train()
+        if (row := job.row()) and (job.key not in again or job.is_kept()):
             append(path, row)
             print(f', test accuracy {float(row["test_accuracy"]):.2%}, mean of four {row["mean_of_four"]}, '
                   f'global sparsity {row["global_sparsity"]}, MACs {int(row["macs"]):,}', end='')
         elif job.is_running():  # another process was faster
-            todo.append(job)
+            print()
+            continue
         else:
-            failed.append(f'{job.name} (status {status}, see {job.folder}.log)')
+            failed[job.key] = f'{job.name} (status {status}, see {job.folder}.log)'
             print(f', FAILED with status {status}', end='')
-        left = (time.monotonic() - started) / done * len(todo)
-        print(f', {datetime.timedelta(seconds=round(left))} left' if todo else '')
-    return failed
+        done += 1
+        left = (time.monotonic() - started) / done * (len(jobs) - 1)
+        print(f', {datetime.timedelta(seconds=round(left))} left' if len(jobs) > 1 else '')
+
+
+def print_commands(jobs, again):
+    """Prints the commands of the jobs that can start now; on stderr, what is printed again and what has to wait."""
+    waiting = 0
+    for job in jobs:
+        if job.key in again:
+            print(f'{job.name} is printed again: its row stays, but no checkpoint of it is there for a row that starts '
+                  'from it', file=sys.stderr)
+        if job.first and not job.first.is_kept():
+            waiting += not job.row()
+        elif job.key in again or not job.row():
+            print(shlex.join(job.command))
+    if waiting:
+        print(f'{waiting} retrainings wait for the run that they start from: print again when that is finished',
+              file=sys.stderr)
+
+
+def collect(remaining, path):
+    """Takes what is finished into the CSV; returns (how many, how many are left, what lies in folders but is other)."""
+    taken = 0
+    while True:  # a row may bring baselines
+        jobs, _ = remaining()
+        if not (found := [row for job in jobs if (row := job.row()) and job.key not in map(key, read(path))]):
+            return taken, len(jobs), [f'{job.folder}: {text}' for job in jobs if (text := job.content()[2])]
+        for row in found:
+            append(path, row)
+        taken += len(found)
 
 
 # ----------------------------------------------------------------------------------------------------------- main
@@ -266,8 +430,8 @@ def compare():
     if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
         raise program.RunError('give only one of --print_commands, --collect and --figure.')
     seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
-    lassos, variances = (numbers(name, float, lambda x: 0 < x < program.FLOAT32_MAX, 'finite numbers above 0')
-                         for name in ('group_lassos', 'group_variances'))
+    lassos = numbers('group_lassos', float, lambda x: 0 <= x < program.FLOAT32_MAX, 'finite numbers of at least 0')
+    variances = numbers('group_variances', float, lambda x: 0 < x < program.FLOAT32_MAX, 'finite numbers above 0')
     levels = numbers('levels', float, lambda x: 0 < x < 100, 'numbers between 0 and 100')
     checked = main.Settings(widths=FLAGS.widths, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
                             final_learning_rate=FLAGS.final_learning_rate)
@@ -282,18 +446,31 @@ def compare():
         if not rows:
             raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given.')
         return figure.show(rows, variances[0], levels, path)
-    runs = list(grid(seeds, lassos, variances, levels))
-    todo = jobs(runs, shared, runs_dir, data_dir, rows)
+    if FLAGS.baselines and not FLAGS.retrain_steps:
+        raise program.RunError('--baselines stand beside retrained rows: give --retrain_steps, such as 3000, too.')
+
+    def jobs(rows):
+        return plan(grid(seeds, lassos, variances, levels), shared, runs_dir, data_dir, FLAGS.retrain_steps,
+                    FLAGS.baselines, rows)
+
+    def remaining():
+        rows = read(path)
+        return to_do(jobs(rows)[0], rows)
+
+    every, empty = jobs(rows)
+    todo, again = to_do(every, rows)
+    for name in empty:
+        print(f'{name} has no baselines: a layer of it has no group left', file=sys.stderr)
     if FLAGS.print_commands:
-        print(*(shlex.join(job.command) + '\n' for job in todo if not job.row()), sep='', end='')
+        print_commands(todo, again)
     elif FLAGS.collect:
-        found = [row for job in todo if (row := job.row())]
-        for row in found:
-            append(path, row)
-        print(f'{len(found)} rows added to {path}; {len(todo) - len(found)} runs of this grid are still to do')
+        taken, left, others = collect(remaining, path)
+        print(f'{taken} rows added to {path}; {left} runs of this grid are still to do')
+        if others:
+            raise program.RunError('not taken, for they are not of this grid: ' + '; '.join(others))
     else:
-        print(f'{len(runs) - len(todo)} of {len(runs)} runs have their rows in {path}; {len(todo)} to do')
-        if failed := train_all(todo, path):
+        print(f'{len(every) - len(todo)} of {len(every)} runs have their rows in {path}; {len(todo)} to do')
+        if failed := train_all(remaining, path):
             raise program.RunError('these runs failed: ' + ', '.join(failed))
 
 

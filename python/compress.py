@@ -133,11 +133,10 @@ def compress(weights, biases, image_shape):
 
 # ------------------------------------------------------------------------------------------------------- the run
 
-def load_run(folder, data_dir):
-    """What a run has made: (main.LeNet at its newest checkpoint, whose step it has; input_data.DataSets; Settings).
+def load_facts(folder, flag='log_dir'):
+    """The content of a run's settings.json, and the Settings of its net; program.RunError if there is no run.
 
-    Raises:
-      program.RunError: there is no run, its checkpoints cannot be read, or its data cannot be had or have changed.
+    The data are always said: where they came from under `data`, also for runs of earlier versions, which do not say so.
     """
     path = folder / 'settings.json'
     try:
@@ -145,32 +144,47 @@ def load_run(folder, data_dir):
         used = {name: facts['settings'][name] for name in (
             'widths', 'sparsity_threshold', 'random_sparsity', 'seed', 'max_steps')}
         settings = main.Settings(**used, group_variance=0)  # the bounds of the loss's coefficients do not count here
-        identity = facts['identity']
-        # Runs of earlier versions do not say where their data came from.
-        source = facts.get('data') or {'dataset': identity['dataset'], 'fake_data': identity['dataset'] == 'fake'}
-        wanted, dataset, fake_data = identity['train_sha256'], source['dataset'], source['fake_data']
-        data_dir = os.fspath(data_dir or source.get('data_dir') or '')  # TypeError if it is no path
-        if not fake_data and dataset not in input_data.DATASETS:
-            raise ValueError(f'the data set {dataset}')
+        dataset = facts['identity']['dataset']
+        facts['data'] = facts.get('data') or {'dataset': dataset, 'fake_data': dataset == 'fake'}
+        os.fspath(facts['data'].get('data_dir') or '')  # TypeError if it is no path
+        if not facts['data']['fake_data'] and facts['data']['dataset'] not in input_data.DATASETS:
+            raise ValueError(f'the data set {facts["data"]["dataset"]}')
+        facts['identity']['train_sha256'], {**facts.get('start', {})}
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise program.RunError(f'--log_dir={folder} holds no run of main.py, for it has no settings.json.') from error
+        raise program.RunError(f'--{flag}={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:
-        raise program.RunError(f'--log_dir={folder} holds no run that can be read ({error}).') from error
+        raise program.RunError(f'--{flag}={folder} holds no run that can be read ({error}).') from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, program.RunError) as error:
         raise program.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
-                               'Give another --log_dir.') from error
+                               f'Give another --{flag}.') from error
+    return facts, settings
+
+
+def load_data(folder, facts, data_dir):
+    """The input_data.DataSets of a run, and the arguments of read_data_sets that gave them.
+
+    Raises:
+      program.RunError: they cannot be had, or have changed.
+    """
+    source = {'dataset': facts['data']['dataset'], 'data_dir': data_dir or facts['data'].get('data_dir'),
+              'fake_data': facts['data']['fake_data'], 'seed': facts['data'].get('seed', facts['settings']['seed'])}
     try:
-        data = input_data.read_data_sets(data_dir, fake_data, dataset, settings.seed)
+        data = input_data.read_data_sets(**source)
     except input_data.DataError as error:
         reason = program.first_line(error).rstrip('.:')
         raise program.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
-    if checkpoints.content(data) != wanted:
+    if checkpoints.content(data) != facts['identity']['train_sha256']:
         raise program.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
                                'of those as --data_dir.')
-    lenet = main.LeNet(data.train.images.shape[1:], settings)
+    return data, source
+
+
+def load_net(folder, settings, image_shape):
+    """The main.LeNet of a run at its newest checkpoint, whose step it has; program.RunError if none can be read."""
+    lenet = main.LeNet(image_shape, settings)
     if checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet)) is None:
         raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
-    return lenet, data, settings
+    return lenet
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -232,7 +246,9 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
-    lenet, data, settings = load_run(folder, data_dir)
+    facts, settings = load_facts(folder)
+    data, _ = load_data(folder, facts, data_dir)
+    lenet = load_net(folder, settings, data.train.images.shape[1:])
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
                        for variables in (lenet.weights, lenet.biases))
@@ -255,7 +271,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
             ('as_trained', wanted['dense']), ('thresholded', wanted['compressed']),
             ('compressed', logits['compressed']))}
         figures = {
-            'run': str(folder), 'step': int(lenet.step), 'max_steps': settings.max_steps, 'dataset': data.name,
+            'run': str(folder), **({'start': facts['start']} if 'start' in facts else {}), 'step': int(lenet.step),
+            'max_steps': settings.max_steps, 'dataset': data.name,
             'threshold': lenet.threshold, **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
             'largest_logit': float(np.abs(wanted['compressed']).max()), 'largest_difference': differences,
             'bytes': {name: export.size(part / name) for name in functions},
@@ -271,6 +288,8 @@ def show(figures):
     unfinished = ', UNFINISHED' if figures['step'] < figures['max_steps'] else ''
     print(f'run: {run}, step {figures["step"]:,} of {figures["max_steps"]:,}{unfinished}, '
           f'threshold {figures["threshold"]}')
+    if start := figures.get('start'):
+        print(f'retrained from: {start["folder"]}, step {start["step"]:,} of {start["settings"]["max_steps"]:,}')
     print(f'machine: {figures["machine"]}')
     print(f'architecture: {" -> ".join(figures["architecture"].values())}\n')
     print(f'{"layer":7}{"outputs":>15}{"weights":>25}{"multiply-accumulates":>29}')

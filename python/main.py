@@ -93,6 +93,10 @@ def define_flags():
     program.define_settings(Settings)
     program.define_path('Output', 'log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes "
                         'the weights> in the working directory.')
+    define_targets()
+
+
+def define_targets():
     for name, what in (('target_accuracy', 'accuracy on the whole test set, thresholded,'),
                        ('target_sparsity', 'global sparsity, the share of all weights that count as zero,')):
         program.define('Output', 'float', name, None, f'Exit with status 1 if the {what} ends below this share.',
@@ -210,7 +214,7 @@ class LeNet(tf.Module):
 
     Attributes:
       weights, biases: dicts from layer name to float32 variable, outputs on the last axis.
-      masks: dict from layer name to float32 tensor of zeros and ones, for random connections alone.
+      masks: dict from layer name to float32 tensor of zeros and ones: random connections', or what `hold_zeros` made.
       step: int64 scalar variable, the training steps done.
       image_shape, widths, threshold: as given.
     """
@@ -245,6 +249,11 @@ class LeNet(tf.Module):
         size = math.prod(shape)
         rank = tf.random.experimental.stateless_shuffle(tf.range(size), op_seed(self.seed, f'{layer_name}/mask'))
         return tf.reshape(tf.cast(rank >= round(self.random_sparsity * size), tf.float32), shape)
+
+    def hold_zeros(self):
+        """Masks that keep what is zero now, in any layer, at zero: variables, so that checkpoints hold them."""
+        self.masks = {name: tf.Variable(tf.cast(weight != 0, tf.float32), trainable=False)
+                      for name, weight in self.weights.items()}
 
     def nn_layer(self, input_tensor, input_dim, output_dim, layer_name, training_status=True, act=tf.nn.relu):
         """Dense layer: float32 [N, input_dim] to [N, output_dim]."""
@@ -409,13 +418,14 @@ def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
     return {**terms, 'cross_entropy': lambda: cross_entropy(lenet.net(images, training_status=True)[0], labels)}
 
 
-def train(data, settings, log_dir=None, source=None):
+def train(data, settings, log_dir=None, source=None, start=None):
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
       data: input_data.DataSets.
       log_dir: the run's folder; None: checkpoints.default_log_dir.
       source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
+      start: retrain.Start, weights and biases to start from, zeros held; None: fresh ones.
 
     Returns:
       (dict of the final figures, as in results.json; the LeNet).
@@ -427,6 +437,11 @@ def train(data, settings, log_dir=None, source=None):
     program.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
     lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
+    if start:
+        for variables, values in ((lenet.weights, start.weights), (lenet.biases, start.biases)):
+            for name, value in values.items():
+                variables[name].assign(value)
+        lenet.hold_zeros()
     optimizer.build(lenet.trainable_variables)
     train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
     train_batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
@@ -435,8 +450,9 @@ def train(data, settings, log_dir=None, source=None):
     train_steps = training_loop(lenet, optimizer, train_batch, *lambdas).get_concrete_function(
         *train_set, tf.TensorSpec([], tf.int32))
 
-    with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source) as run:
-        step = run.restore(settings.max_steps, net=lenet, optimizer=optimizer)
+    with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source, start and start.facts) as run:
+        step = run.restore(settings.max_steps, net=lenet, optimizer=optimizer,
+                           may_begin=not start or bool(start.weights))
         steps_per_call = 1
         train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
@@ -472,6 +488,14 @@ def train(data, settings, log_dir=None, source=None):
 
 # ----------------------------------------------------------------------------------------------------------- main
 
+def check_targets(figures, **targets):
+    """Ends the program with status 1 if a final figure is below its target; None is no target."""
+    for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
+                               ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
+        if targets[flag] is not None and figure < targets[flag]:
+            sys.exit(f'error: {name} {figure:.4f} is below --{flag}={targets[flag]}')
+
+
 def main():
     tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too; for the whole process, so here
     settings = Settings(**{field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings)})
@@ -479,10 +503,7 @@ def main():
                          for name in ('data_dir', 'log_dir'))
     source = {'dataset': FLAGS.dataset, 'data_dir': data_dir, 'fake_data': FLAGS.fake_data, 'seed': FLAGS.seed}
     figures, _ = train(input_data.read_data_sets(**source), settings, log_dir, source)
-    for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
-                               ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
-        if FLAGS[flag].value is not None and figure < FLAGS[flag].value:
-            sys.exit(f'error: {name} {figure:.4f} is below --{flag}={FLAGS[flag].value}')
+    check_targets(figures, target_accuracy=FLAGS.target_accuracy, target_sparsity=FLAGS.target_sparsity)
 
 
 if __name__ == '__main__':

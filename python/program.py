@@ -139,6 +139,13 @@ def surroundings():
             'cores': cores(), 'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
 
 
+def device():
+    """What the arithmetic is done on: cpu, or the name of the first GPU."""
+    import tensorflow as tf
+    gpus = tf.config.list_physical_devices('GPU')
+    return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'gpu') if gpus else 'cpu'
+
+
 def first_line(error):
     """What an exception says, without the place and the pages that TensorFlow adds; its type if it says nothing."""
     said = re.sub(r'^\{\{function_node [^}]*\}\} ', '', str(error))
@@ -274,7 +281,7 @@ def define_settings(settings, names=None, group=None, **defaults):
             default = defaults.get(field.name, field.default)
             kind = {tuple: 'list', int: 'integer', float: 'float'}[field.type]
             define(group or field.metadata['group'], kind, field.name,
-                   ','.join(map(str, default)) if kind == 'list' else default, field.metadata['text'])
+                   ','.join(map(str, default)) if kind == 'list' and default else default, field.metadata['text'])
 
 
 def define(group, kind, name, default, text, valid=None, bounds=None, **options):

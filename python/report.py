@@ -85,6 +85,9 @@ class Report:
         checkpoints.write_json(folder / 'settings.json', facts)
         for title in ('settings', 'versions'):
             print(f'{title}: {", ".join(f"{name} {value}" for name, value in facts[title].items())}')
+        if start := facts.get('start'):
+            print(f'start: {start["folder"]}, step {start["step"]:,} of {start["settings"]["max_steps"]:,}, '
+                  + (f'its groups of largest norm, {start["groups"]}' if start['groups'] else 'thresholded'))
         print(f'devices: {", ".join(device.name for device in tf.config.list_logical_devices())}')
         print(f'data: {data.name}, {len(data.train.labels):,} images to train, {len(data.validation.labels):,} to '
               f'validate, {len(data.test.labels):,} to test, each {"x".join(map(str, data.train.images.shape[1:]))}')

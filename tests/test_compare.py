@@ -1,20 +1,28 @@
 """The grid of runs: its commands, its CSV through kills and on several machines, the numbers of the figure."""
 
+import concurrent.futures
+import fcntl
+import hashlib
 import json
+import math
 import os
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
+import numpy as np
 import pytest
 
 import compare
 import figure
 import main
 import pictures
+import retrain
 from conftest import ROOT
 
 SCRIPT = ROOT / 'python' / 'compare.py'
@@ -37,11 +45,19 @@ def run(run_tool, capsys):
     return run
 
 
-def jobs(folder, runs=TINY_RUNS, steps=20):
+def jobs(folder, runs=TINY_RUNS, steps=20, **more):
     """What the program makes of TINY, but in this process, which has imported TensorFlow already."""
+    return remaining(folder, runs, steps, **more)()[0]
+
+
+def remaining(folder, runs=TINY_RUNS, steps=20, **more):
     shared = {'dataset': 'fake', 'widths': '3-4-6-5', 'steps': steps, 'learning_rate': 0.001,
               'final_learning_rate': 1e-5}
-    return compare.jobs(runs, shared, folder / 'runs', None, compare.read(folder / 'it.csv'))
+
+    def look():
+        rows = compare.read(folder / 'it.csv')
+        return compare.to_do(compare.plan(runs, shared, folder / 'runs', None, rows=rows, **more)[0], rows)
+    return look
 
 
 def rows(folder):
@@ -51,10 +67,25 @@ def rows(folder):
 
 
 @pytest.fixture(scope='module')
-def in_turn(tmp_path_factory):
+def train_all(run_main, run_tool):
+    """The program's loop with its runs in this process: train_all(folder, ...) -> texts of what failed."""
+    def train(job):
+        run = partial(run_tool, retrain) if job.first else run_main
+        run(*job.command[2:])
+        return 0
+
+    def train_all(folder, *arguments, **more):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compare.Job, 'train', train)
+            return compare.train_all(remaining(folder, *arguments, **more), folder / 'it.csv')
+    return train_all
+
+
+@pytest.fixture(scope='module')
+def in_turn(train_all, tmp_path_factory):
     """A folder in which the tiny grid was trained in turn."""
     folder = tmp_path_factory.mktemp('in turn')
-    assert compare.train_all(jobs(folder), folder / 'it.csv') == []
+    assert train_all(folder) == []
     return folder
 
 
@@ -87,16 +118,20 @@ def test_a_cell_holds_the_figure_of_its_name():
     figures = {name: i + 0.5 for i, name in enumerate(('mean_of_five', 'mean_of_four', 'global_sparsity'))}
     parts = {part: {'accuracy': i + 0.25, 'accuracy_as_trained': i + 0.75}
              for i, part in enumerate(('test', 'validation'))}
-    layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)]}
+    layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)], 'zero_share': i / 8}
               for i, name in enumerate(main.REGULARISED)}
-    row = compare.row_of({
+    first = {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2, 'random_sparsity': 0.0,
+             'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5, 'sparsity_threshold': 0.002}
+    content = {
         'identity': {'dataset': 'here'}, 'seconds': 7.5, 'steps_timed': 9, 'versions': {'python': '3', 'cores': 2},
-        'settings': {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2,
-                     'random_sparsity': 0.0, 'max_steps': 9, 'learning_rate': 0.001, 'final_learning_rate': 1e-5},
-        'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}})
-    assert ','.join(row.values()) == (
-        'gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
-        '0.5 0,1.5 1,2.5 2,3.5 3,7.5,python 3; cores 2')
+        'settings': first, 'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}}
+    common = ('gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
+              '0.5 0,1.5 1,2.5 2,3.5 3,{},{},0.002,0,0.125,0.25,0.375,{},7.5,python 3; cores 2')
+    assert ','.join(compare.row_of(content).values()) == common.format('', 0, 'cpu')  # an old one: no device
+    retrained = {**content, 'device': 'A', 'steps_timed': 4, 'results': {**content['results'], 'step': 4},
+                 'settings': {**first, 'group_lasso': 0.0, 'group_variance': 0.0, 'max_steps': 4, 'seed': 6},
+                 'start': {'settings': first, 'step': 9, 'groups': '1-1-2-2'}}
+    assert ','.join(compare.row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
 
 
 def test_several_at_once_through_xargs_give_the_same_rows(run, in_turn, tmp_path):
@@ -112,6 +147,61 @@ def test_several_at_once_through_xargs_give_the_same_rows(run, in_turn, tmp_path
                    stdout=subprocess.DEVNULL)
     assert '4 rows added' in run(folder, '--collect')
     assert rows(folder) == rows(in_turn)
+
+
+def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_turn, tmp_path, capsys):
+    """Of the dense run and SSL's, which are finished; each retraining starts when its first run is there."""
+    shutil.copytree(in_turn / 'runs', tmp_path / 'runs')
+    shutil.copy(in_turn / 'it.csv', tmp_path)
+    before, path = (tmp_path / 'it.csv').read_text(), tmp_path / 'it.csv'
+    more = {'runs': TINY_RUNS[:2], 'retrain_steps': 10, 'baselines': True}
+    assert train_all(tmp_path, **more) == [] == jobs(tmp_path, **more)
+    assert path.read_text().startswith(before)
+    plain, found = compare.read(in_turn / 'it.csv'), compare.read(path)[4:]
+    alive = '-'.join(plain[1][f'alive_{layer}'] for layer in main.REGULARISED)
+    columns = ('method', 'widths', 'groups', 'steps', 'retrain_steps', 'seed', 'group_lasso')
+    assert [tuple(row[name] for name in columns) for row in found] == [
+        ('dense', '3-4-6-5', '', '20', '10', '3', '0'), ('ssl', '3-4-6-5', '', '20', '10', '3', '0.1'),
+        ('dense', alive, '', '30', '0', '3', '0'), ('dense', '3-4-6-5', alive, '20', '10', '3', '0')]
+    assert {row['learning_rate'] for row in found} == {'0.001'}
+
+    arguments = ('--retrain_steps=10', '--group_lassos=0.1', '--levels=')
+    path.unlink()
+    assert '5 rows added' in run(tmp_path, *arguments, '--collect')  # GSS's first run, too
+    command, = run(tmp_path, *arguments, '--print_commands').splitlines()
+    assert 'retrain.py' in command and 'gss-' in command
+    shutil.rmtree(tmp_path / 'runs' / COMMON.format(20) / 'gss-lasso-0.1-variance-0.01-seed-3')
+    command, = run(tmp_path, *arguments, '--print_commands').splitlines()
+    assert 'main.py' in command and 'gss-' in command
+
+    result = next((tmp_path / 'runs').rglob('ssl-lasso-0.1-seed-3-retrained-10/results.json'))
+    content = json.loads(result.read_text())
+    for change, words in (({'settings': {**content['settings'], 'batch_size': 7}}, 'batch_size .7 there, 100 here.'),
+                          ({'start': {**content['start'], 'step': 19}}, 'what it learned or started from'),
+                          ({'start': {**content['start'], 'start': {}}}, 'a start that is a retraining'),
+                          ({'start': {**content['start'], 'settings': {**content['start']['settings'], 'dropout': 1}}},
+                           'dropout .1 there, 0.8 here.')):
+        result.write_text(json.dumps({**content, **change}))
+        path.unlink()
+        with pytest.raises(SystemExit, match=f'^error: not taken.*ssl-lasso-0.1-seed-3-retrained-10: {words}$'):
+            run(tmp_path, *arguments, '--collect')
+        assert len(compare.read(path)) == 3
+
+
+def test_print_commands_says_what_waits_and_what_is_printed_again(run_tool, in_turn, tmp_path, capsys):
+    shutil.copy(in_turn / 'it.csv', tmp_path)
+    for lines, words in ((4, 'dense-seed-3 is printed again'), (4, '4 retrainings wait')):
+        run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10')[2:])
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) == lines and words in shown.err
+    run_tool(compare, *command(tmp_path, '--print_commands')[2:])
+    assert capsys.readouterr() == ('', '')
+
+
+def test_lambda_g_of_0_is_gss_alone_and_the_dense_run_once():
+    runs = list(compare.grid([0], [0.0, 0.1], [0.01], []))
+    assert [(figure.method(r), r['group_lasso']) for r in runs] == [
+        ('dense', 0), ('gss', 0), ('ssl', 0.1), ('gss', 0.1)]
 
 
 def wait_for(path, process):
@@ -132,7 +222,7 @@ def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     wait_for(folder / 'scn-share-0.5-seed-3' / 'checkpoints' / 'step-250.index', second)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    assert compare.train_all(jobs(tmp_path, steps=600), tmp_path / 'it.csv') == []
+    assert compare.train_all(remaining(tmp_path, steps=600), tmp_path / 'it.csv') == []
     found = compare.read(tmp_path / 'it.csv')
     assert sorted(row['method'] for row in found) == ['dense', 'gss', 'scn', 'ssl']
     log = (folder / 'ssl-lasso-0.1-seed-3.log').read_text()
@@ -149,8 +239,9 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(compare.Job, 'is_running', is_running)
     monkeypatch.setattr(compare.Job, 'train', lambda job: order.append(job.name) or 0)
-    monkeypatch.setattr(compare.Job, 'row', lambda job: None if job.name not in order else made_up(method=job.name))
-    assert compare.train_all(jobs(tmp_path), tmp_path / 'it.csv') == []
+    monkeypatch.setattr(compare.Job, 'row', lambda job: None if job.name not in order else {
+        **made_up(), **dict(zip(compare.KEY, job.key, strict=True)), 'method': job.name})
+    assert compare.train_all(remaining(tmp_path), tmp_path / 'it.csv') == []
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
 
@@ -169,7 +260,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     strange = tmp_path / 'runs' / COMMON.format(20) / 'ssl-lasso-0.1-seed-3'
     strange.mkdir(parents=True)
     (strange / 'results.json').write_text('{}')
-    failed, = compare.train_all(jobs(tmp_path, TINY_RUNS[:2]), tmp_path / 'it.csv')
+    failed, = compare.train_all(remaining(tmp_path, TINY_RUNS[:2]), tmp_path / 'it.csv')
     assert failed == f'ssl-lasso-0.1-seed-3 (status 1, see {strange}.log)'
     assert len(rows(tmp_path)) == 1 and (strange / 'results.json').read_text() == '{}'
 
@@ -229,9 +320,61 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
     assert rows(tmp_path) == rows(in_turn)
 
 
+def old_form(rows):
+    """The text of a CSV of before the columns in LATER."""
+    return ''.join(','.join(cells) + '\n' for cells in (
+        compare.OLD_COLUMNS, *([row[name] for name in compare.OLD_COLUMNS] for row in rows)))
+
+
+def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it(in_turn, tmp_path, monkeypatch):
+    whole, path = [{**row, **compare.LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
+    path.write_text(before := old_form(whole[:3]))
+    assert compare.read(path) == whole[:3]
+    compare.append(path, whole[0])  # that is there
+    assert path.read_text() == before
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', full)  # a full disk, or a kill, before the one move
+        with pytest.raises(OSError):
+            compare.append(path, whole[3])
+    assert path.read_text() == before and len([*tmp_path.iterdir()]) == 1
+    (tmp_path / 'link.csv').symlink_to(path)
+    compare.append(tmp_path / 'link.csv', whole[3])
+    assert compare.read(path) == whole and path.read_text().startswith(','.join(compare.COLUMNS) + '\n')
+    assert (tmp_path / 'link.csv').is_symlink()
+
+
+def test_who_waited_for_a_file_that_was_replaced_opens_it_anew(in_turn, tmp_path):
+    """Eight threads append to an old file at once; flock keeps apart what was opened apart."""
+    whole, path = [{**row, **compare.LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
+    path.write_text(old_form(whole))
+    more = [{**whole[0], 'seed': str(seed)} for seed in range(10, 18)]
+    with open(path) as held, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = [pool.submit(compare.append, path, row) for row in more]
+        time.sleep(0.3)
+        assert not any(one.done() for one in done)
+        fcntl.flock(held, fcntl.LOCK_UN)
+    assert [one.result() for one in done] == [None] * 8
+    found = compare.read(path)
+    assert found[:4] == whole and sorted(found[4:], key=lambda row: row['seed']) == more
+
+
+def test_the_committed_rows_are_those_of_before_the_last_columns():
+    for name, count, sha256 in (('comparison.csv', 113, '361df464945c6d43'),
+                                ('comparison_cifar10.csv', 56, '91d4b58d9250e2cf')):
+        rows = compare.read(ROOT / '_img' / name)[:count]
+        old = '\n'.join(','.join(row[column] for column in compare.OLD_COLUMNS) for row in rows)
+        assert hashlib.sha256(old.encode()).hexdigest().startswith(sha256)
+
+
 def test_bad_input_costs_one_line(run, tmp_path):
-    bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=0': 'above 0',
-           '--group_lassos=nan': 'above 0', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
+    bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=-1': 'at least 0',
+           '--group_lassos=nan': 'at least 0', '--retrain_steps=-1': 'retrain_steps',
+           '--baselines': 'retrain_steps', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
@@ -247,8 +390,8 @@ def test_bad_input_costs_one_line(run, tmp_path):
 # -------------------------------------------------------------------------------------------------------- figures
 
 def made_up(**cells):
-    return {**dict.fromkeys(compare.COLUMNS, '0'), 'dataset': 'mnist', 'widths': '20-50-500-256', 'steps': '10000',
-            'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
+    return {**dict.fromkeys(compare.COLUMNS, '0'), **compare.LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
+            'steps': '10000', 'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
             **{name: str(value) for name, value in cells.items()}}
 
 
@@ -284,6 +427,24 @@ def test_a_level_may_be_the_multiply_accumulates_saved():
         'out of range', '0.50', 'out of range', 'none, none, none')
 
 
+def test_retrained_rows_are_read_apart_and_move_no_plain_cell():
+    more = [dict(row, retrain_steps='3000', test_accuracy=str(float(row['test_accuracy']) + 0.001 * i))
+            for i, row in enumerate(ROWS)]
+    pruned = [dict(more[0], groups='1-2-3-4', test_accuracy='0.1'), dict(ROWS[0], sparsity_threshold='0.01')]
+    for rows in (pruned + more + ROWS, ROWS + pruned + more):
+        for measure in (*figure.MEASURES, figure.MACS_SAVED):
+            assert figure.level_table(rows, 0.01, measure, [60, 70, 80]) == figure.level_table(
+                ROWS, 0.01, measure, [60, 70, 80])
+        assert figure.run_table(rows) == figure.run_table(ROWS)
+        assert figure.noise(rows) == figure.noise(ROWS)
+        assert figure.drop(rows, '0', ('ssl', '0'), 'mean_of_four', 60, 3000) == pytest.approx(0.5 - 0.3)
+        assert len(figure.run_table(rows, 3000)) == len(figure.run_table(ROWS))
+    dead = [dict(row, macs='400') if row['method'] == 'dense' else dict(row, macs='500') for row in more]
+    whole = [dict(row, macs='1000') for row in ROWS]
+    flat = [dict(dead[0]), *(dict(row, macs=str(600 - 200 * i)) for i, row in enumerate(dead[2:4]))]
+    assert figure.drop(whole + flat, '0', ('ssl', '0'), figure.MACS_SAVED, 50, 3000) is not None  # of 1000, not of 400
+
+
 def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
     rows = series('ssl', 0, [(1, 0.1, 0.9), (2, 0.9, 0.8)], seed=1) + ROWS
     assert figure.drop(rows, '1', ('ssl', '0'), 'mean_of_four', 50) is None
@@ -317,6 +478,51 @@ def test_the_table_has_means_deviations_and_paired_differences():
     rows = [row for row in rows if (row['method'], row['seed']) != ('ssl', '1')]
     assert figure.level_table(rows, 0.01, 'mean_of_four', [50])[1][2:5] == (
         '1.50 ± 0.71 (2 of 3)', '0.83 ± 0.29', '0.15, 0.11, 0.25')
+
+
+def test_an_interval_is_the_one_by_hand_and_covers_as_often_as_it_says():
+    mean, half = figure.interval([1.0, 2.0, 4.0], 0.95)
+    assert mean == pytest.approx(7 / 3) and half == pytest.approx(4.302653 * math.sqrt(7 / 3) / math.sqrt(3), rel=1e-6)
+    assert figure.bounds([1.0, 2.0, 4.0]) == '+2.33 [-1.46, +6.13]'
+    random = np.random.default_rng(0)
+    for seeds, confidence in ((3, 0.95), (7, 0.975)):
+        covered = [abs(mean - 5) <= half for mean, half in (
+            figure.interval(list(values), confidence) for values in random.normal(5, 2, (2000, seeds)))]
+        assert np.mean(covered) == pytest.approx(confidence, abs=0.015)
+
+
+def test_the_sign_flip_counts_all_choices_of_signs():
+    assert figure.sign_flip([1.0, 2.0, 3.0]) == 2 / 8
+    assert figure.sign_flip([1.0, 2.0, -3.0]) == 1  # the sum is 0
+    assert figure.sign_flip([1.0, 2.0, -0.5]) == 4 / 8  # 2.5: 1 + 2 - 0.5, 1 + 2 + 0.5, and their opposites
+    assert figure.sign_flip([0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.1]) == 2 / 128
+
+
+@pytest.mark.parametrize('differences, words', [
+    ([0.0, 0.1, 0.2, 0.1], "the paper's -0.40 is outside, 0 is inside"),
+    ([-0.4, -0.41, -0.39, -0.4], "the paper's -0.40 is inside, 0 is outside"),
+    ([0.4, 0.41, 0.39, 0.4], "the paper's -0.40 is outside, 0 is outside"),
+    ([-1.0, 1.0, 0.5, -1.0], "undecided: the paper's -0.40 and 0 are both inside, half width")])
+def test_the_statements_follow_from_the_interval(differences, words):
+    assert figure.statement(differences, -0.4, 0.975).startswith(words)
+
+
+def test_a_level_that_a_seed_does_not_reach_gets_no_interval():
+    rows = []
+    for seed, (dense, ssl, gss, end) in enumerate([(0.99, 0.98, 0.985, 0.75), (0.99, 0.97, 0.98, 0.65)]):
+        rows += [made_up(method='dense', seed=seed, test_accuracy=dense),
+                 *series('ssl', 0, [(1, 0.4, ssl), (2, 0.75, ssl)], seed),
+                 *series('gss', 0.01, [(1, 0.4, gss), (2, end, gss)], seed)]
+    head, at_60, at_70, *_ = figure.interval_table(rows, 0.01, 'mean_of_four')
+    assert at_60 == ('60%', '2', figure.bounds([1, 2]), figure.bounds([0.5, 1]), figure.bounds([-0.5, -1]), '0.500',
+                     '-0.50, -1.00')
+    assert at_70 == ('70%', '2', *['not by all'] * 5)
+    for row in rows:  # the mean without conv1; rows of before do not say it
+        row.update(zero_conv1='0', zero_conv2='0.3', zero_fc1=row['mean_of_four'], zero_fc2='0.9')
+    of_three = figure.interval_table(rows, 0.01, 'mean_of_three')[1]
+    assert of_three[2] == figure.bounds([1, 2])  # (0.3 + 0.4 + 0.9) / 3 to (0.3 + 0.65 + 0.9) / 3
+    rows[1]['zero_fc1'] = ''
+    assert figure.interval_table(rows, 0.01, 'mean_of_three')[1][2] == 'not by all'
 
 
 def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):

@@ -21,6 +21,7 @@ import illustrate
 import main
 import pictures
 import program
+import retrain
 from conftest import ROOT
 
 README = (ROOT / 'README.rst').read_text()
@@ -60,7 +61,7 @@ def test_every_flag_is_there_and_no_other(monkeypatch):
     ours = {flag.name for group in main.FLAG_GROUPS for flag in main.FLAGS.get_flags_for_module(group)}
     tools = set()
     monkeypatch.setattr(program, 'define', lambda group, kind, name, *_, **__: tools.add(name))
-    for tool in (benchmark, compare, compress, illustrate, pictures):
+    for tool in (benchmark, compare, compress, illustrate, pictures, retrain):
         tool.define_flags()
     assert {'rounds', 'seeds', 'output_dir', 'curve', 'log_dir', 'widths'} < tools
     assert set(re.findall(r'--([a-z_0-9]+)', README)) - {'logdir', 'help', 'sshlogin', 'array', 'wrap'} == ours | tools
@@ -105,7 +106,7 @@ def test_ci_runs_them_on_the_same_pythons():
 def measured(dataset='mnist', **columns):
     """The rows of a data set's comparison that have these values in these columns."""
     name = {'mnist': 'comparison.csv', 'cifar10': 'comparison_cifar10.csv'}[dataset]
-    return figure.matching(compare.read(ROOT / '_img' / name), dataset=dataset, **columns)
+    return figure.matching(figure.variant(compare.read(ROOT / '_img' / name)), dataset=dataset, **columns)
 
 
 def grid(**columns):
