@@ -19,6 +19,7 @@ import csv
 import dataclasses
 import datetime
 import fcntl
+import functools
 import io
 import json
 import os
@@ -105,6 +106,12 @@ def grid(seeds, lassos, variances, levels):
             yield {'group_lasso': lasso, 'group_variance': variance, 'random_sparsity': share, 'seed': seed}
 
 
+@functools.cache
+def is_readable(folder, step, changed):
+    """checkpoints.is_readable, which takes a moment, once for each time at which the file has changed."""
+    return checkpoints.is_readable(folder, step)
+
+
 class Job:
     """One run of main.py: its command, its folder, and its row in the CSV.
 
@@ -165,9 +172,19 @@ class Job:
         _, row, differs = self.content()
         return None if differs else row
 
+    def can_start(self):
+        return True
+
+    def has_checkpoint(self):
+        return any((self.folder / 'checkpoints').glob('step-*.index'))
+
     def is_kept(self):
-        """Whether its last checkpoint can be read, so that a retraining can start."""
-        return checkpoints.is_readable(self.folder, self.settings.max_steps)
+        """Whether it is finished and its last checkpoint can be read, so that a retraining can start."""
+        try:
+            changed = os.stat(self.folder / 'checkpoints' / f'step-{self.settings.max_steps}.index').st_mtime_ns
+        except OSError:
+            return False
+        return bool(self.row()) and is_readable(self.folder, self.settings.max_steps, changed)
 
     def is_running(self):
         """Whether a process holds the folder: one on this machine that outlived the program that started it, say."""
@@ -212,6 +229,10 @@ class Retraining(Job):
                                   log_dir=first.folder, output_dir=self.folder, max_steps=steps,
                                   eval_interval=max(1, steps // 10))
 
+    def can_start(self):
+        """Whether it has begun, and can go on by itself, or its first run is there."""
+        return self.has_checkpoint() or self.first.is_kept()
+
     def differs(self, content):
         start = content['start']
         if not (found := super().differs(content)):
@@ -221,24 +242,23 @@ class Retraining(Job):
 
 
 def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, rows=()):
-    """All Jobs of a grid, each after what it starts from; and the names of the runs whose baselines cannot be.
+    """All Jobs of a grid, each after what it starts from; and the names of the runs that left nothing to retrain.
 
     Args:
-      runs: from `grid`. shared, runs_dir, data_dir: as in Job. rows: of the CSV, for the widths of the baselines.
+      runs: from `grid`. shared, runs_dir, data_dir: as in Job. rows: of the CSV, for the widths that a run has left.
     """
     found, dense, empty, known = {}, {}, [], {key(row): row for row in rows}
     for run in runs:
         job = Job(run, shared, runs_dir, data_dir)
-        some, method = [job], figure.method(run)
+        some, method, row = [job], figure.method(run), known.get(job.key) or retrain_steps and job.row()
+        alive = row and '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
         if method == 'dense':
             dense[run['seed']] = job
-        if retrain_steps:
+        if alive and '0' in alive.split('-'):
+            empty += [job.name] * bool(retrain_steps)
+        elif retrain_steps:
             some.append(Retraining(job, retrain_steps))
-        if baselines and method in ('ssl', 'gss') and (row := known.get(job.key) or job.row()):
-            alive = '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
-            if '0' in alive.split('-'):
-                empty.append(job.name)
-            else:
+            if baselines and alive and method in ('ssl', 'gss'):
                 some += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
                              {**shared, 'widths': alive, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
                          Retraining(dense[run['seed']], retrain_steps, alive)]
@@ -247,12 +267,18 @@ def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, row
 
 
 def to_do(jobs, rows):
-    """The Jobs without a row, and those again that a Job without a row starts from, if their checkpoints are gone."""
+    """What is to do: the Jobs; the keys of those among them that have a row; the folders that stand in the way.
+
+    A Job has to be done without a row, and again if one without a row starts from it and its checkpoints are gone;
+    unless its folder holds a run, which main.py does not begin anew.
+    """
     known = set(map(key, rows))
-    missing = [job for job in jobs if job.key not in known]
-    again = {job.first.key for job in missing if job.first and job.first.key in known and not job.row()
-             and not job.first.is_kept()}
-    return [job for job in jobs if job.key not in known or job.key in again], again
+    needed = {job.first.key: job.first for job in jobs if job.first and job.key not in known and job.first.key in known
+              and not job.row() and not job.can_start()}
+    lost = {first.key: first.folder for first in needed.values()
+            if os.path.lexists(first.folder / 'settings.json') and not first.has_checkpoint()}
+    again = needed.keys() - lost.keys()
+    return [job for job in jobs if job.key not in known or job.key in again], again, [*lost.values()]
 
 
 # ------------------------------------------------------------------------------------------------------------ CSV
@@ -349,7 +375,7 @@ def append(path, row):
                 return
             file.seek(0)
             before = file.read()
-            if before.split('\n')[0].strip() == ','.join(OLD_COLUMNS):
+            if next(csv.reader(io.StringIO(before, newline='')), None) == OLD_COLUMNS:
                 return program.replace(pathlib.Path(os.path.realpath(path)), lines([*rows, row], header=True))
             file.write('\n' * (before != '' and not before.endswith('\n')) + lines([row], header=not before))
             return
@@ -368,9 +394,9 @@ def train_all(remaining, path):
     open(path, 'a').close()  # better now than after the first run
     failed, started, done = {}, time.monotonic(), 0
     while True:
-        jobs, again = remaining()
+        jobs, again, _ = remaining()
         jobs = [job for job in jobs if job.key not in failed]
-        ready = [job for job in jobs if not job.first or job.first.is_kept()]
+        ready = [job for job in jobs if job.row() or job.can_start()]
         if not ready:
             if jobs:
                 failed['waiting'] = f'{len(jobs)} retrainings had nothing to start from'
@@ -403,10 +429,11 @@ def print_commands(jobs, again):
         if job.key in again:
             print(f'{job.name} is printed again: its row stays, but no checkpoint of it is there for a row that starts '
                   'from it', file=sys.stderr)
-        if job.first and not job.first.is_kept():
-            waiting += not job.row()
-        elif job.key in again or not job.row():
-            print(shlex.join(job.command))
+        if job.key in again or not job.row():
+            if job.can_start():
+                print(shlex.join(job.command))
+            else:
+                waiting += 1
     if waiting:
         print(f'{waiting} retrainings wait for the run that they start from: print again when that is finished',
               file=sys.stderr)
@@ -416,9 +443,10 @@ def collect(remaining, path):
     """Takes what is finished into the CSV; returns (how many, how many are left, what lies in folders but is other)."""
     taken = 0
     while True:  # a row may bring baselines
-        jobs, _ = remaining()
+        jobs, again, _ = remaining()
         if not (found := [row for job in jobs if (row := job.row()) and job.key not in map(key, read(path))]):
-            return taken, len(jobs), [f'{job.folder}: {text}' for job in jobs if (text := job.content()[2])]
+            others = [f'{job.folder}: {differs}' for job in jobs if (differs := job.content()[2])]
+            return taken, len(jobs) - len(again), others
         for row in found:
             append(path, row)
         taken += len(found)
@@ -458,9 +486,12 @@ def compare():
         return to_do(jobs(rows)[0], rows)
 
     every, empty = jobs(rows)
-    todo, again = to_do(every, rows)
+    todo, again, lost = to_do(every, rows)
     for name in empty:
-        print(f'{name} has no baselines: a layer of it has no group left', file=sys.stderr)
+        print(f'{name} cannot be retrained, nor have baselines: a layer has no group left', file=sys.stderr)
+    for folder in lost:
+        print(f'{folder} has lost its checkpoints, and rows that start from it are missing: move it away, and it is '
+              'trained again', file=sys.stderr)
     if FLAGS.print_commands:
         print_commands(todo, again)
     elif FLAGS.collect:
@@ -469,7 +500,8 @@ def compare():
         if others:
             raise program.RunError('not taken, for they are not of this grid: ' + '; '.join(others))
     else:
-        print(f'{len(every) - len(todo)} of {len(every)} runs have their rows in {path}; {len(todo)} to do')
+        have = len(every) - len(todo) + len(again)
+        print(f'{have} of {len(every)} runs have their rows in {path}; {len(todo)} to do')
         if failed := train_all(remaining, path):
             raise program.RunError('these runs failed: ' + ', '.join(failed))
 

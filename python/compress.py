@@ -149,7 +149,11 @@ def load_facts(folder, flag='log_dir'):
         os.fspath(facts['data'].get('data_dir') or '')  # TypeError if it is no path
         if not facts['data']['fake_data'] and facts['data']['dataset'] not in input_data.DATASETS:
             raise ValueError(f'the data set {facts["data"]["dataset"]}')
-        facts['identity']['train_sha256'], {**facts.get('start', {})}
+        facts['identity']['train_sha256']
+        if 'start' in facts:  # of a retraining
+            start, of_first = facts['start'], facts['start']['settings']
+            start['folder'], start['hash'], start['groups'], start['identity'], int(start['step'])
+            of_first['widths'], of_first['sparsity_threshold'], int(of_first['max_steps'])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise program.RunError(f'--{flag}={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:

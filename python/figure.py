@@ -198,6 +198,16 @@ def statement(differences, paper, confidence):
     return ', '.join(f'{name} is {"outside" if is_outside else "inside"}' for name, is_outside in outside.items())
 
 
+def primary(rows, variance):
+    """Lines of the two primary comparisons of _img/README.rst, for seeds that all reach the level."""
+    lines, found = [], drops(rows, variance, 'mean_of_four', (80, 90))
+    for level in (80, 90):
+        paired, paper = paired_differences(found, level), PAPER['gss'][level] - PAPER['ssl'][level]
+        if len(paired) == len({row['seed'] for row in variant(rows)}) > 1:
+            lines.append(f'GSS - SSL at {level}%: {bounds(paired, 0.975)}: {statement(paired, paper, 0.975)}')
+    return lines
+
+
 def interval_table(rows, variance, measure, retrain_steps=0, confidence=0.95):
     """Lines of the table: what SSL and GSS lose at the levels of PLAN, and the paired difference, with t intervals.
 
@@ -265,6 +275,8 @@ def show(rows, variance, levels, path):
                 print(f'Accuracy drop in points{after}; level: {title}\n\n'
                       f'{rst(level_table(rows, variance, measure, levels, steps))}\n')
         for measure, (title, _) in PLAN.items():
+            if levels and measure == 'mean_of_four' and not steps:
+                print(*primary(rows, variance), sep='\n', end='\n\n')  # with 97.5%, for there are two
             if levels:
                 print(f'Points lost{after}, mean and 95% t interval; level: {title}\n\n'
                       f'{rst(interval_table(rows, variance, measure, steps))}\n')

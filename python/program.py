@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,6 +186,8 @@ def replace(path, text):
     part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
         part.write_text(text, newline='')
+        if path.exists():
+            shutil.copymode(path, part)  # others may write to a CSV, too
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):

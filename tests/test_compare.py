@@ -190,12 +190,33 @@ def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_tur
 
 def test_print_commands_says_what_waits_and_what_is_printed_again(run_tool, in_turn, tmp_path, capsys):
     shutil.copy(in_turn / 'it.csv', tmp_path)
-    for lines, words in ((4, 'dense-seed-3 is printed again'), (4, '4 retrainings wait')):
-        run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10')[2:])
-        shown = capsys.readouterr()
-        assert len(shown.out.splitlines()) == lines and words in shown.err
+    run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10')[2:])
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 4
+    assert 'dense-seed-3 is printed again' in shown.err and '4 retrainings wait' in shown.err
+    dense = tmp_path / 'runs' / COMMON.format(20) / 'dense-seed-3'
+    shutil.copytree(in_turn / 'runs', tmp_path / 'runs')
+    shutil.rmtree(dense / 'checkpoints')  # to save the room: main.py would not begin anew there
+    run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10')[2:])
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3 and f'{dense} has lost its checkpoints' in shown.err
+    content = json.loads((dense / 'results.json').read_text())
+    shutil.copytree(in_turn / 'runs' / COMMON.format(20) / 'dense-seed-3', dense, dirs_exist_ok=True)
+    content['settings']['batch_size'] = 50  # another run: no start for the dense net's retraining
+    (dense / 'results.json').write_text(json.dumps(content))
+    job, = jobs(tmp_path, TINY_RUNS[:1], retrain_steps=10)[-1:]
+    assert not job.can_start()
     run_tool(compare, *command(tmp_path, '--print_commands')[2:])
     assert capsys.readouterr() == ('', '')
+
+
+def test_a_run_that_left_nothing_is_not_retrained(in_turn, tmp_path, run_tool, capsys):
+    found = compare.read(in_turn / 'it.csv')
+    found[1]['alive_fc2'] = '0'
+    (tmp_path / 'it.csv').write_text(compare.lines(found, header=True))
+    run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10', '--baselines')[2:])
+    shown = capsys.readouterr()
+    assert 'ssl-lasso-0.1-seed-3 cannot be retrained' in shown.err and '4 retrainings wait' in shown.err
 
 
 def test_lambda_g_of_0_is_gss_alone_and_the_dense_run_once():
@@ -328,7 +349,8 @@ def old_form(rows):
 
 def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it(in_turn, tmp_path, monkeypatch):
     whole, path = [{**row, **compare.LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
-    path.write_text(before := old_form(whole[:3]))
+    path.write_text(before := '"method"' + old_form(whole[:3]).removeprefix('method'))  # as spreadsheets quote
+    path.chmod(0o664)
     assert compare.read(path) == whole[:3]
     compare.append(path, whole[0])  # that is there
     assert path.read_text() == before
@@ -344,7 +366,7 @@ def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it
     (tmp_path / 'link.csv').symlink_to(path)
     compare.append(tmp_path / 'link.csv', whole[3])
     assert compare.read(path) == whole and path.read_text().startswith(','.join(compare.COLUMNS) + '\n')
-    assert (tmp_path / 'link.csv').is_symlink()
+    assert (tmp_path / 'link.csv').is_symlink() and path.stat().st_mode & 0o777 == 0o664
 
 
 def test_who_waited_for_a_file_that_was_replaced_opens_it_anew(in_turn, tmp_path):
@@ -505,6 +527,18 @@ def test_the_sign_flip_counts_all_choices_of_signs():
     ([-1.0, 1.0, 0.5, -1.0], "undecided: the paper's -0.40 and 0 are both inside, half width")])
 def test_the_statements_follow_from_the_interval(differences, words):
     assert figure.statement(differences, -0.4, 0.975).startswith(words)
+
+
+def test_the_primary_comparisons_are_of_the_seeds_that_all_reach_the_level():
+    rows = []
+    for seed, gss in enumerate((0.961, 0.962, 0.9605)):
+        rows += [made_up(method='dense', seed=seed, test_accuracy=0.99),
+                 *series('ssl', 0, [(1, 0.7, 0.97), (2, 0.85, 0.955)], seed),  # 80%: 0.96
+                 *series('gss', 0.01, [(1, 0.8, gss), (2, 0.95 - 0.1 * seed, 0.95)], seed)]
+    line, = figure.primary(rows, 0.01)
+    differences = [-0.1, -0.2, -0.05]
+    assert line == (f'GSS - SSL at 80%: {figure.bounds(differences, 0.975)}: '
+                    + figure.statement(differences, -0.4, 0.975))
 
 
 def test_a_level_that_a_seed_does_not_reach_gets_no_interval():

@@ -110,7 +110,8 @@ def measured(dataset='mnist', **columns):
 
 
 def grid(**columns):
-    return measured(widths='20-50-500-256', steps=10000, **columns)
+    """The rows of the three seeds that the page is about; those of seeds 3 to 9 are being collected."""
+    return [row for row in measured(widths='20-50-500-256', steps=10000, **columns) if int(row['seed']) < 3]
 
 
 def test_the_tables_of_the_comparison_are_what_the_csv_gives():

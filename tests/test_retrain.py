@@ -213,8 +213,9 @@ def test_a_run_that_has_gone_on_is_known_and_another_is_refused(run_main, run_to
     run_tool(retrain, f'--output_dir={cut}', f'--log_dir={first}', *SHORT)
     assert 'at step 60 by now: what has begun from its step 40 goes on' in capsys.readouterr().out
     assert_same(cut, whole)
-    other = first.parent / 'other'
-    run_main(*RUN, '--max_steps=40', '--group_lasso=0.5', f'--log_dir={other}')
+    other = shutil.copytree(first, first.parent / 'other')
+    facts = json.loads((other / 'settings.json').read_text())
+    (other / 'settings.json').write_text(json.dumps({**facts, 'identity': {**facts['identity'], 'group_lasso': 0.5}}))
     refused('--output_dir=.*cut holds the retraining of another run', f'--output_dir={cut}', f'--log_dir={other}')
     refused('settings: learning_rate .0.001 there, 0.01 here.. Give another --output_dir', f'--output_dir={cut}',
             f'--log_dir={first}', *SHORT, '--learning_rate=0.01')
@@ -288,6 +289,9 @@ def test_bad_input_costs_one_line_and_writes_nothing(run_main, refused, first, t
     facts = json.loads(settings.read_text())
     settings.write_text(json.dumps({**facts, 'data': {**facts['data'], 'seed': 3}}))
     refused('not the images that the run in', run)
+    for start in ({}, [], None, {'settings': []}):
+        (other / 'settings.json').write_text(json.dumps({**facts, 'start': start}))
+        refused('does not hold the settings.*Give another --output_dir', f'--output_dir={other}')
 
 
 def test_a_net_without_a_chain_of_weights_is_refused(run_main, refused, tmp_path):
