@@ -149,13 +149,13 @@ class Job:
         return [sys.executable, str(pathlib.Path(program.__file__).resolve()), *more,
                 *(f'--{name}={value}' for name, value in arguments.items())]
 
-    def content(self):
-        """(What its results.json holds, None without one that a run wrote; its row; how it differs from this run)."""
+    def found(self):
+        """The row of what lies in its folder, and how that differs from this run; twice None without a finished run."""
         try:
             content = json.loads((self.folder / 'results.json').read_text())
-            return content, row_of(content), self.differs(content)
+            return row_of(content), self.differs(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever a file may hold
-            return None, None, None
+            return None, None
 
     def differs(self, content):
         """In which settings a run of this content is not this one, as text; empty: in none."""
@@ -169,7 +169,7 @@ class Job:
 
     def row(self):
         """The run's row, or None as long as it is not finished."""
-        _, row, differs = self.content()
+        row, differs = self.found()
         return None if differs else row
 
     def can_start(self):
@@ -444,8 +444,8 @@ def collect(remaining, path):
     taken = 0
     while True:  # a row may bring baselines
         jobs, again, _ = remaining()
-        if not (found := [row for job in jobs if (row := job.row()) and job.key not in map(key, read(path))]):
-            others = [f'{job.folder}: {differs}' for job in jobs if (differs := job.content()[2])]
+        if not (found := [row for job in jobs if job.key not in again and (row := job.row())]):
+            others = [f'{job.folder}: {differs}' for job in jobs if (differs := job.found()[1])]
             return taken, len(jobs) - len(again), others
         for row in found:
             append(path, row)
