@@ -26,8 +26,6 @@ import os
 import platform
 import signal
 import statistics
-import sys
-import time
 
 import tensorflow as tf
 from absl import flags
@@ -35,7 +33,7 @@ from absl import flags
 import input_data
 import main
 import program
-import report
+import timing
 
 FLAGS = flags.FLAGS
 ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'  # set by program.prepare; empty, it leaves the choice to TensorFlow
@@ -57,7 +55,7 @@ def training_flop(of_layer, batch_size):
     gradient by the images.
 
     Args:
-      of_layer: dict from `report.macs`.
+      of_layer: dict from `main.macs`.
     """
     return 2 * batch_size * (3 * sum(of_layer.values()) - of_layer['conv1'])
 
@@ -72,18 +70,14 @@ def workload(name, settings):
         matrix = tf.random.stateless_normal([MATRIX, MATRIX], [0, 0])
         product = tf.function(lambda: tf.matmul(matrix, matrix))
         return lambda count: [product() for _ in range(count)]
-    lenet = main.LeNet(data.train.images.shape[1:], settings)
+    lenet, _, _, train_steps = main.assemble(data.train, settings)
     if name == 'evaluation':
         test = list(map(tf.constant, data.test))
         return lambda count: [main.evaluate(lenet, *input_data.batch(*test, i, main.EVALUATED, 0))
                               for i in range(count)]
-    optimizer, images = main.adam(settings), list(map(tf.constant, data.train))
-    optimizer.build(lenet.trainable_variables)
-    train_batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=0)
-    steps = main.training_loop(lenet, optimizer, train_batch, settings.group_lasso, settings.group_variance)
     if name == 'single':
-        return lambda count: [steps(*images, tf.constant(1)) for _ in range(count)]
-    return lambda count: steps(*images, tf.constant(count))
+        return lambda count: [train_steps(1) for _ in range(count)]
+    return train_steps
 
 
 def torch_steps(train, batch_size, widths):
@@ -113,28 +107,9 @@ def torch_steps(train, batch_size, widths):
     return steps
 
 
-def timed(function, *arguments):
-    """Seconds that a call takes."""
-    started = time.perf_counter()
-    function(*arguments)
-    tf.test.experimental.sync_devices()  # a GPU works on after the call
-    return time.perf_counter() - started
-
-
 def timed_workload(name, settings, count):
     """Seconds of `count` times a row of the table, in whatever process this is called in; all that is pickled."""
-    return timed(workload(name, settings), count)
-
-
-def in_turn(rows, rounds):
-    """Lists of seconds by row: every row once a round, the first of the `rounds` + 1 for warming up."""
-    found = {name: [] for name in rows}
-    for number in range(rounds + 1):
-        for name, row in rows.items():
-            found[name].append(row())
-            if sys.stderr.isatty():
-                print(f'\rround {number} of {rounds} ', end='', file=sys.stderr, flush=True)
-    return {name: taken[1:] for name, taken in found.items()}
+    return timing.timed(workload(name, settings), count)
 
 
 def show_speeds(settings, rounds, steps):
@@ -144,7 +119,7 @@ def show_speeds(settings, rounds, steps):
     os.environ[ONEDNN] = ''
     other = concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))  # Ctrl-C ends this one
-    of_layer = report.macs(shape, settings.widths)
+    of_layer = main.macs(shape, settings.widths)
     training = training_flop(of_layer, settings.batch_size), settings.batch_size, steps
     evaluation = 2 * main.EVALUATED * sum(of_layer.values()), main.EVALUATED, 1
     rows = {  # title: (workload, in the other process?, FLOP, images, how many in a round)
@@ -164,7 +139,7 @@ def show_speeds(settings, rounds, steps):
         taken = other.submit(timed_workload, *arguments).result() if elsewhere else timed_workload(*arguments)
         return taken / count
 
-    found = in_turn({title: functools.partial(measure, *row) for title, row in rows.items()}, rounds)
+    found = timing.in_turn({title: functools.partial(measure, *row) for title, row in rows.items()}, rounds)
     other.shutdown()
     median = {title: statistics.median(taken) for title, taken in found.items()}
     print(f'\r{"":37}{"ms":>8}{"middle half":>15}{"images/s":>10}{"GFLOP/s":>9}{"of the product":>16}'

@@ -1,24 +1,24 @@
 """What keeps a run alive: its folder, with its settings and a lock; its checkpoints; and signals."""
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import sys
 import threading
+import time
 
 import numpy as np
 import tensorflow as tf
 
 import program
 from program import RunError, first_line
-
-# Settings that change no weight: the same run may be given others.
-NOT_IDENTIFYING = ('max_steps', 'eval_interval', 'checkpoint_interval', 'sparsity_threshold')
 
 
 def content(data):
@@ -32,10 +32,11 @@ def content(data):
 def identity(data, settings, start=None):
     """Whatever changes the weights, as a dict of plain values: settings, data by their content, a start by its hash."""
     # The length of a run decides its weights where the learning rate falls towards its end, and only there.
-    constant = settings['final_learning_rate'] is None
-    left_out = {*NOT_IDENTIFYING, 'final_learning_rate'} if constant else {*NOT_IDENTIFYING} - {'max_steps'}
-    numbers = {name: [int(n) for n in value] if name == 'widths' else float(value)
-               for name, value in settings.items() if name not in left_out}
+    falls = settings.final_learning_rate is not None
+    names = [field.name for field in dataclasses.fields(settings) if field.metadata['changes_weights']]
+    numbers = {name: getattr(settings, name) for name in (*names, 'max_steps')
+               if falls or name not in ('max_steps', 'final_learning_rate')}
+    numbers = {name: list(value) if name == 'widths' else float(value) for name, value in numbers.items()}
     started = {'start': start['hash'], 'groups': start['groups']} if start else {}
     return {'dataset': data.name, 'train_sha256': content(data), **numbers, **started}
 
@@ -101,6 +102,46 @@ def is_readable(folder, step):
         return False
 
 
+def hold(folder, seconds=2.0):
+    """Takes a folder for this process, which must keep the descriptors that it returns; they die with it.
+
+    Two are locked: a file in the folder, for a lock on a folder does not reach other NFS clients; and the folder, as
+    earlier versions do. Both are tried for some seconds, since `is_held` looks by a lock. Raises BlockingIOError if
+    another process has one.
+    """
+    with contextlib.ExitStack() as undo:
+        end, found = time.monotonic() + seconds, []
+        for path, how in ((folder / '.lock', os.O_RDWR | os.O_CREAT), (folder, os.O_RDONLY)):
+            found.append(os.open(path, how, 0o666))
+            undo.callback(os.close, found[-1])
+            while True:
+                try:
+                    fcntl.flock(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.02)
+        undo.pop_all()
+        return found
+
+
+def is_held(folder):
+    """Whether a process holds the folder, as far as can be told; the look itself keeps nobody off for long."""
+    for path in (folder / '.lock', folder):
+        try:
+            number = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(number)
+    return False
+
+
 class Run:
     """A context manager that holds a run's folder against other processes, and takes signals as requests to stop.
 
@@ -108,6 +149,7 @@ class Run:
 
     Attributes:
       folder: pathlib.Path, absolute.
+      settings: main.Settings.
       facts: dict, the content of settings.json.
       undo: contextlib.ExitStack of what is to be done when the context is left.
       signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
@@ -119,7 +161,7 @@ class Run:
         Args:
           log_dir: path of the folder, or None for `default_log_dir`.
           data: input_data.DataSets.
-          settings: dict from the flags' names to their values.
+          settings: main.Settings.
           source: dict that says where the data came from.
           start: dict that says what the run starts from, as in retrain.Start; None: from fresh weights.
 
@@ -129,20 +171,21 @@ class Run:
         run_identity = identity(data, settings, start)
         self.flag = 'output_dir' if start else 'log_dir'
         self.folder = program.resolved(log_dir or default_log_dir(run_identity), self.flag)
-        self.facts = {'settings': settings, 'identity': run_identity, 'data': source,
-                      'versions': program.surroundings(), 'device': program.device(),
+        self.settings, self._start = settings, None
+        self.facts = {'settings': dataclasses.asdict(settings), 'identity': run_identity, 'data': source, 'starts': [],
                       **({'start': start} if start else {})}
         self.signal = 0
 
     def __enter__(self):
-        """Raises RunError if the folder is in use, holds another run or others' files of our names, or is read-only."""
+        """Raises RunError if the folder is in use, is read-only, or as `_look` does."""
         with contextlib.ExitStack() as undo:
             try:
+                self._look()  # a folder that is refused gets no new file
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(self.folder, os.O_RDONLY)
-                undo.callback(os.close, lock)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process, however that dies
-                self._claim()
+                for lock in hold(self.folder):
+                    undo.callback(os.close, lock)
+                if self._look():
+                    write_json(self.folder / 'settings.json', self.facts)
             except BlockingIOError as error:
                 raise RunError(f'--{self.flag}={self.folder} is in use by another run. Give another.') from error
             except OSError as error:
@@ -161,19 +204,21 @@ class Run:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
 
-    def _claim(self):
-        """Marks a new folder as this run's; raises RunError if it holds another run, or others' files of our names."""
+    def _look(self):
+        """Whether the folder is new; raises RunError if it cannot be this run's."""
         path, ours = self.folder / 'settings.json', self.facts['identity']
         if not os.path.lexists(path):
-            names = ('results.json', 'train', 'test', 'checkpoints')
+            names = ('results.json', 'evaluations.csv', 'train', 'test', 'checkpoints')
             if strangers := [name for name in names if os.path.lexists(self.folder / name)]:
                 raise RunError(f'--{self.flag}={self.folder} holds {" and ".join(strangers)}, but not of a run of this '
                                f'program. Give another --{self.flag}.')
-            write_json(path, self.facts)
-            return
+            return True
         try:
             found = json.loads(path.read_text())
-            theirs, before = {**found['identity']}, {**found.get('versions', {})}
+            theirs = {**found['identity']}
+            # Of before `starts`: one, for all that is known.
+            starts = found.get('starts', [{'step': 0, **found['versions']}] if 'versions' in found else [])
+            self.facts['starts'] = [{**start, 'step': int(start['step'])} for start in starts]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --{self.flag}.') from error
         differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
@@ -181,16 +226,18 @@ class Run:
         if differ:
             raise RunError(f'--{self.flag}={self.folder} holds a run with other settings: {", ".join(differ)}. '
                            f'Give another --{self.flag}.')
-        if changed := [f'{name} {before[name]} then, {now} now' for name, now in self.facts['versions'].items()
-                       if before.get(name, now) != now]:
-            print(f'warning: {self.folder} was begun with {", ".join(changed)}: what follows is not bit for bit what '
-                  'would have followed there.', file=sys.stderr)
+        made = [name for name in ('results.json', 'evaluations.csv', 'train', 'test', 'checkpoints/checkpoint')
+                if (self.folder / name).exists()]
+        folder = self.folder / 'checkpoints'
+        if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
+            raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
+                           f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
+        return False
 
-    def restore(self, max_steps, *, may_begin=True, **objects):
-        """Continues from the newest checkpoint that loads; a new run gets its first one.
+    def restore(self, *, may_begin=True, **objects):
+        """Continues from the newest checkpoint that loads; a new run gets its first one. Writes settings.json.
 
         Args:
-          max_steps: int, where the run is to end.
           may_begin: whether a new run may begin with the values that the objects have.
           objects: what checkpoints hold, by name: tf.Modules, optimizers.
 
@@ -198,11 +245,34 @@ class Run:
           int, the step of the checkpoint; 0 in a new folder.
 
         Raises:
-          RunError: there are checkpoints, and none can be read; there is none, and yet the run has made steps, or it
-            may not begin; a new one cannot be written; TensorFlow's list of them is somebody else's; or the run has
-            gone beyond max_steps.
+          RunError: there are checkpoints, and none can be read; there is none, and the run may not begin; a new one
+            cannot be written; TensorFlow's list of them is somebody else's; or the run has gone beyond max_steps.
         """
-        folder, checkpoint = self.folder / 'checkpoints', tf.train.Checkpoint(**objects)
+        step = self._read(tf.train.Checkpoint(**objects), may_begin)
+        # What a start has trained from this step on is void.
+        starts = self.facts['starts'] = [start for start in self.facts['starts'] if start['step'] < step]
+        self._start = {'step': step, **program.conditions()}
+        if starts and step < self.settings.max_steps:
+            before = starts[-1]
+            # Versions of before `starts` noted neither processor nor environment.
+            names = {**before, **(self._start if 'processor' in before else {})}.keys() - {'step'}
+            if changed := [f'{name} {before.get(name, "not set")} then, {self._start.get(name, "not set")} now'
+                           for name in sorted(names) if before.get(name) != self._start.get(name)]:
+                print(f'warning: {self.folder} was last trained with {", ".join(changed)}: what follows is not bit for '
+                      'bit what would have followed there.', file=sys.stderr)
+        write_json(self.folder / 'settings.json', self.facts)
+        return step
+
+    def has_trained(self):
+        """Notes this start in settings.json, the first time."""
+        if self._start:
+            self.facts['starts'].append(self._start)
+            self._start = None
+            write_json(self.folder / 'settings.json', self.facts)
+
+    def _read(self, checkpoint, may_begin):
+        """`restore`, but for settings.json."""
+        folder, max_steps = self.folder / 'checkpoints', self.settings.max_steps
         with contextlib.chdir(self.folder):
             try:
                 self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3,
@@ -217,17 +287,28 @@ class Run:
         if step is not None:
             if step > max_steps:
                 raise RunError(f'{self.folder} holds this run at step {step}. Give a --max_steps of at least that.')
+            self._tidy(step, listed)
             return step
-        made = [name for name in ('results.json', 'train', 'test', 'checkpoints/checkpoint')
-                if (self.folder / name).exists()]
-        if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
-            raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
-                           f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
         if not may_begin:
             raise RunError(f'--{self.flag}={self.folder} holds no checkpoint that can be read, and the run that it '
                            'started from is not there as it was. Put one of them back, or give others.')
         self.save(0)
         return 0
+
+    def _tidy(self, step, listed):
+        """Removes what starts that were killed have left: halves of checkpoints, and older ones than the last three.
+
+        `listed` are those that TensorFlow's list has, and removes by itself.
+        """
+        folder = self.folder / 'checkpoints'
+        for path in folder.iterdir():
+            if re.fullmatch(r'step-\d+_temp', path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        found = sorted({int(match[1]) for path in folder.iterdir() if (match := re.match(r'step-(\d+)\.', path.name))})
+        for old in [old for old in found if old <= step][:-3]:
+            if f'checkpoints/step-{old}' not in listed:
+                for path in folder.glob(f'step-{old}.*'):
+                    path.unlink()
 
     def save(self, step):
         """Writes the checkpoint of a step, and removes the oldest of more than three."""

@@ -3,7 +3,7 @@
     python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
     python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
     python compare.py --collect           takes the finished ones of these into the CSV
-    python compare.py --figure            draws the CSV, and prints the tables of the README
+    python compare.py --figure            prints the tables of the README, and draws what --picture and --alive name
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
 at each level. All else is the same for all. With --retrain_steps each run is also retrained, by retrain.py, which makes
@@ -15,13 +15,12 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
-import csv
 import dataclasses
 import datetime
-import fcntl
 import functools
-import io
+import itertools
 import json
+import math
 import os
 import pathlib
 import shlex
@@ -35,24 +34,15 @@ import checkpoints
 import figure
 import input_data
 import main
+import pictures
 import program
 import retrain
+from rows import KEY, LATER, append, key, matching, method, read, row_of, text
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
 EMPTY = ('group_lassos', 'levels')  # the lists that may be
-
-# The columns of the first run, which tell it from all others. A retrained row has its first run's, and those of LATER.
-FIRST = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
-         'final_learning_rate')
-LATER = {'groups': '', 'retrain_steps': '0', 'sparsity_threshold': '0.001',  # and what they are in rows without them
-         **{f'zero_{layer}': '' for layer in main.REGULARISED}, 'device': 'cpu'}
-KEY = (*FIRST, 'groups', 'retrain_steps', 'sparsity_threshold')
-MEASURED = [*(f'{part}_{name}' for part in ('test', 'validation') for name in ('accuracy', 'accuracy_as_trained')),
-            'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
-            *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in main.REGULARISED)]
-COLUMNS = ['method', *FIRST, *MEASURED, *LATER, 'seconds', 'versions']
-OLD_COLUMNS = [name for name in COLUMNS if name not in LATER]
+PICTURES = {'picture': 'of the accuracy drops at --levels', 'alive': 'of the groups alive'}
 
 
 def define_flags():
@@ -61,37 +51,44 @@ def define_flags():
     program.define_path('Grid', 'data_dir', None, 'As in main.py.')
     program.define_settings(main.Settings, ('widths', 'max_steps', 'learning_rate', 'final_learning_rate'), 'Grid',
                             widths=(20, 50, 500, 256), max_steps=10000, learning_rate=0.001, final_learning_rate=1e-5)
-    for name, default, text in (
+    for name, default, what in (
             ('seeds', '0,1,2', 'Each run once a seed.'),
             ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS; '
              '0: of GSS alone.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
             ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure; empty: neither.')):
-        program.define('Grid', 'list', name, default, text)
+        program.define('Grid', 'list', name, default, what)
     program.define('Grid', 'integer', 'retrain_steps', 0, 'Retrain each run for so many steps; 0: none.',
                    lambda n: 0 <= n <= 10**9, 'a whole number from 0 to 1000000000')
     program.define('Grid', 'boolean', 'baselines', False, 'For each SSL and GSS run that has a row, also: a dense net '
                    'of the widths that it left, for the steps that run and retraining took; and the dense net with as '
                    'many groups, those of largest norm, retrained.')
-    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run. Pictures go beside it: of '
-                        'NAME.csv, NAME.png and alive_NAME.png; of comparison_X.csv, comparison_X.png and alive_X.png.')
+    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
-    for name, text in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
+    for name, what in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
                        ('collect', 'Take the finished runs of --runs_dir into --csv, and train nothing.'),
-                       ('figure', 'Draw --csv, print its tables, and train nothing: of these --seeds and the first of '
+                       ('figure', 'Print the tables of --csv, and train nothing: of these --seeds and the first of '
                         '--group_variances, all strengths.')):
-        program.define('Output', 'boolean', name, False, text)
+        program.define('Output', 'boolean', name, False, what)
+    for name, what in PICTURES.items():
+        program.define_path('Output', name, None, f'With --figure: the PNG file to draw, {what}. None: none.')
 
 
 def numbers(name, number, valid, bounds):
     """The values of a list flag, of type `number`; raises program.RunError if they are none, or not `valid`."""
+    def refuse(what):
+        raise program.RunError(f'--{name}={",".join(FLAGS[name].value)}: {what}.')
+
     try:
         values = list(dict.fromkeys(map(number, FLAGS[name].value)))
-        if all(map(valid, values)) and (values or name in EMPTY):
-            return values
     except ValueError:
-        pass
-    raise program.RunError(f'--{name}={",".join(FLAGS[name].value)}: must be {bounds}, separated by commas.')
+        values = [math.nan]
+    if not all(map(valid, values)) or not (values or name in EMPTY):
+        refuse(f'must be {bounds}, separated by commas')
+    same = [f'{a} and {b}' for a, b in itertools.combinations(values, 2) if text(a) == text(b)]
+    if same:
+        refuse(f'{same[0]} are one number in the six digits of a row and of a folder. Give one of them')
+    return values
 
 
 # ----------------------------------------------------------------------------------------------------------- grid
@@ -126,13 +123,13 @@ class Job:
         """Names it; nothing is touched.
 
         Args:
-          run: dict from `grid`. shared: dict of what else is in FIRST. runs_dir, data_dir: absolute Paths, or None.
+          run: dict from `grid`. shared: dict of the rest of rows.FIRST. runs_dir, data_dir: absolute Paths, or None.
         """
-        self.key = key({**LATER, **{name: figure.text(value) for name, value in {**run, **shared}.items()}})
+        self.key = key({**LATER, **{name: text(value) for name, value in {**run, **shared}.items()}})
         used = [f'{word}-{run[name]:g}' for word, name in (
             ('lasso', 'group_lasso'), ('variance', 'group_variance'), ('share', 'random_sparsity')) if run[name]]
         common = '{dataset}-{widths}-steps-{steps}-rate-{learning_rate:g}-{final_learning_rate:g}'.format(**shared)
-        self.name = '-'.join([figure.method(run), *used, f'seed-{run["seed"]}'])
+        self.name = '-'.join([method(run), *used, f'seed-{run["seed"]}'])
         self.folder = runs_dir / common / self.name
         self.settings = main.Settings(
             **run, widths=shared['widths'].split('-'), max_steps=shared['steps'], learning_rate=shared['learning_rate'],
@@ -187,18 +184,8 @@ class Job:
         return bool(self.row()) and is_readable(self.folder, self.settings.max_steps, changed)
 
     def is_running(self):
-        """Whether a process holds the folder: one on this machine that outlived the program that started it, say."""
-        try:
-            folder = os.open(self.folder, os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(folder)
+        """Whether a process is at it, or at a retraining in it: one that outlived the program that started it, say."""
+        return any(map(checkpoints.is_held, (self.folder, self.folder / 'retrained')))
 
     def train(self):
         """Runs the command, its output in a file beside the folder; returns its exit status."""
@@ -250,15 +237,15 @@ def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, row
     found, dense, empty, known = {}, {}, [], {key(row): row for row in rows}
     for run in runs:
         job = Job(run, shared, runs_dir, data_dir)
-        some, method, row = [job], figure.method(run), known.get(job.key) or retrain_steps and job.row()
+        some, kind, row = [job], method(run), known.get(job.key) or retrain_steps and job.row()
         alive = row and '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
-        if method == 'dense':
+        if kind == 'dense':
             dense[run['seed']] = job
         if alive and '0' in alive.split('-'):
             empty += [job.name] * bool(retrain_steps)
         elif retrain_steps:
             some.append(Retraining(job, retrain_steps))
-            if baselines and alive and method in ('ssl', 'gss'):
+            if baselines and alive and kind in ('ssl', 'gss'):
                 some += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
                              {**shared, 'widths': alive, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
                          Retraining(dense[run['seed']], retrain_steps, alive)]
@@ -279,106 +266,6 @@ def to_do(jobs, rows):
             if os.path.lexists(first.folder / 'settings.json') and not first.has_checkpoint()}
     again = needed.keys() - lost.keys()
     return [job for job in jobs if job.key not in known or job.key in again], again, [*lost.values()]
-
-
-# ------------------------------------------------------------------------------------------------------------ CSV
-
-def key(row):
-    """What tells a row from all others."""
-    return tuple(row[name] for name in KEY)
-
-
-def row_of(content):
-    """A row, dict from COLUMNS to strings, out of the content of a results.json."""
-    results, start, layers = content['results'], content.get('start'), content['results']['layers']
-    settings = start['settings'] if start else content['settings']  # those of the first run
-    cells = {**settings, **results, 'method': figure.method(settings), 'dataset': content['identity']['dataset'],
-             'widths': '-'.join(map(str, settings['widths'])), 'steps': start['step'] if start else results['step'],
-             'groups': start['groups'] if start else '', 'retrain_steps': results['step'] if start else 0,
-             'sparsity_threshold': float(content['settings']['sparsity_threshold']),
-             'device': content.get('device', 'cpu'),
-             # of a whole run alone, not of one that was resumed
-             'seconds': content['seconds'] if content.get('steps_timed', results['step']) == results['step'] else '',
-             'versions': '; '.join(f'{name} {version}' for name, version in content['versions'].items())}
-    for part in ('test', 'validation'):
-        cells |= {f'{part}_{name}': results[part][name] for name in ('accuracy', 'accuracy_as_trained')}
-    for name in main.REGULARISED:
-        cells |= {f'alive_{name}': layers[name]['groups_alive'],
-                  f'norms_{name}': ' '.join(map(figure.text, layers[name]['largest_norms'])),
-                  f'zero_{name}': layers[name]['zero_share']}
-    return {name: figure.text(cells[name]) for name in COLUMNS}
-
-
-def strange(row):
-    """The name of the first cell that is not a number as `row_of` writes it, or None; texts are not looked at."""
-    for name in COLUMNS:
-        if name in ('method', 'dataset', 'widths', 'groups', 'device', 'seconds', 'versions') or name.startswith(
-                'norms_') or row[name] == LATER.get(name):
-            continue
-        is_share = 'accuracy' in name or name.endswith('_sparsity') or name.startswith(('mean_', 'zero_'))
-        is_whole = name in ('seed', 'steps', 'retrain_steps', 'weights_left', 'macs') or name.startswith('alive_')
-        try:
-            valid = 0 <= (int if is_whole else float)(row[name]) <= (1 if is_share else program.FLOAT32_MAX)
-        except ValueError:
-            valid = False
-        if not valid:
-            return name
-    return None
-
-
-def read(path):
-    """The rows of the CSV, without one that a full disk may have cut; none if there is no such file.
-
-    A file of before the columns in LATER gets them as they were.
-    """
-    try:
-        with open(path, newline='') as file:
-            rows = csv.DictReader(file)
-            if rows.fieldnames not in (None, COLUMNS, OLD_COLUMNS):
-                raise program.RunError(f'--csv={path} has other columns than this program writes. Give another.')
-            rows = [{name: row.get(name, LATER.get(name)) for name in COLUMNS} for row in rows
-                    if None not in row.values()]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, csv.Error) as error:
-        raise program.RunError(f'--csv={path} cannot be read ({error}). Give another.') from error
-    for row in rows:
-        if name := strange(row):
-            raise program.RunError(f'--csv={path}: in the row of {row["method"]}, seed {row["seed"]}, {name} cannot be '
-                                   f'{row[name] or "empty"}. Mend or remove that row, or give another file.')
-    return rows
-
-
-def lines(rows, header):
-    """Rows as CSV text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def append(path, row):
-    """Adds the row, unless it is there, while other processes may do the same.
-
-    In one write; a file without the columns in LATER is replaced, in one move, by one that has them.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with open(path, 'a+', newline='') as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
-                continue  # replaced while this process waited: that lock holds nobody off any more
-            rows = read(path)
-            if key(row) in map(key, rows):
-                return
-            file.seek(0)
-            before = file.read()
-            if next(csv.reader(io.StringIO(before, newline='')), None) == OLD_COLUMNS:
-                return program.replace(pathlib.Path(os.path.realpath(path)), lines([*rows, row], header=True))
-            file.write('\n' * (before != '' and not before.endswith('\n')) + lines([row], header=not before))
-            return
 
 
 # -------------------------------------------------------------------------------------------------------- running
@@ -465,15 +352,24 @@ def compare():
                             final_learning_rate=FLAGS.final_learning_rate)
     shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(map(str, checked.widths)), 'steps': checked.max_steps,
               'learning_rate': checked.learning_rate, 'final_learning_rate': checked.final_learning_rate}
-    path = program.csv_file(FLAGS.csv, 'csv')
+    path = program.file_of(FLAGS.csv, 'csv', '.csv')
+    drawn = {name: program.file_of(FLAGS[name].value, name, '.png') for name in PICTURES if FLAGS[name].value}
+    if drawn and not FLAGS.figure or 'picture' in drawn and not levels:
+        raise program.RunError('--picture and --alive are drawn by --figure, the former at --levels: give these, too.')
+    for picture in drawn.values():
+        pictures.check(picture)
     runs_dir, data_dir = (FLAGS[name].value and program.resolved(FLAGS[name].value, name)
                           for name in ('runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
-        rows = [row for row in figure.matching(rows, **shared) if int(row['seed']) in seeds]
+        rows = [row for row in matching(rows, **shared) if int(row['seed']) in seeds]
         if not rows:
             raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given.')
-        return figure.show(rows, variances[0], levels, path)
+        if 'picture' in drawn:
+            figure.draw_drops(rows, variances[0], levels, drawn['picture'])
+        if 'alive' in drawn:
+            figure.draw_alive(rows, variances[0], drawn['alive'])
+        return figure.show(rows, variances[0], levels)
     if FLAGS.baselines and not FLAGS.retrain_steps:
         raise program.RunError('--baselines stand beside retrained rows: give --retrain_steps, such as 3000, too.')
 

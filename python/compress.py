@@ -25,7 +25,6 @@ import json
 import os
 import pathlib
 import sys
-import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +35,6 @@ import export
 import input_data
 import main
 import program
-import report
 
 FLAGS = flags.FLAGS
 TOLERANCE = 1e-4  # of a logit, relative to the largest of them if that is above 1
@@ -205,7 +203,7 @@ def largest_difference(name, found, wanted):
 def counts(nets, keep):
     """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
     outputs = {layer: {'dense': len(kept), 'compressed': int(kept.sum())} for layer, kept in keep.items()}
-    macs = {name: report.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
+    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
             for name, net in nets.items()}
     layers = {layer: {
         'outputs': outputs[layer], 'macs': {name: macs[name][layer] for name in nets},
@@ -222,11 +220,8 @@ def new_folder(path):
     """A folder to fill, which gets its name at the end: without an error, and at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'{path.name}.part-', dir=path.parent) as scratch:
-            part = pathlib.Path(scratch, path.name)
-            part.mkdir()
+        with program.part_of(path, folder=True) as part:
             yield part
-            os.rename(part, path)
     except (OSError, tf.errors.OpError) as error:
         raise program.RunError(f'--output_dir={path} cannot be written ({program.first_line(error)}). '
                                'Give another.') from error

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter
 
-import benchmark
 import program
+import timing
 
 FORMATS = {'SavedModel': ('dense', 'compressed'), 'TFLite': ('dense.tflite', 'compressed.tflite')}
 CALLS = {1: 50, 100: 5}  # in a row, by batch size; a latency is the median over ROUNDS of their mean
@@ -83,13 +83,13 @@ def latencies(functions, images):
     Dense and compressed take turns, each format by itself: right after TensorFlow, LiteRT took three times as long.
     """
     def calls(function, batch):
-        return benchmark.timed(lambda: [function(batch) for _ in range(CALLS[len(batch)])])
+        return timing.timed(lambda: [function(batch) for _ in range(CALLS[len(batch)])])
 
     found = {}
     for number in CALLS:
         batch, seconds = np.resize(images, (number, *images.shape[1:])), {}
         for names in FORMATS.values():
-            seconds |= benchmark.in_turn({name: functools.partial(calls, functions[name], batch) for name in names},
+            seconds |= timing.in_turn({name: functools.partial(calls, functions[name], batch) for name in names},
                                          ROUNDS)
         found[str(number)] = {name: 1e3 * statistics.median(taken) / CALLS[number] for name, taken in seconds.items()}
     if sys.stderr.isatty():

@@ -11,12 +11,12 @@ import statistics
 import scipy.stats
 
 import pictures
+from rows import REGULARISED, matching, method, text
 
 # Not the paper's mean of five: its output layer is not regularised, so that it can hardly pass 80%.
 MEASURES = {'mean_of_four': 'mean of the four regularised layers',
             'global_sparsity': 'global, the share of all weights'}
 MACS_SAVED = 'macs_saved'  # our choice: what structured sparsity is for; a table, not in the picture
-LAYERS = ('conv1', 'conv2', 'fc1', 'fc2')
 PLAN = {  # the measures and levels, per cent, of _img/README.rst: the tables of intervals
     'mean_of_four': ('mean of the four regularised layers', (60, 70, 80, 90)),
     'mean_of_three': ('mean of conv2, fc1 and fc2', (60, 70, 80, 90)),
@@ -31,26 +31,9 @@ LEAST_NOISE = 0.1  # points: the sampling error of an accuracy of 99% on 10,000 
 TEST_IMAGES = {'mnist_5k': 1000, 'fake': 1000}  # 10,000 of the other data sets
 
 
-def text(value):
-    """A cell of the CSV."""
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
-
-
-def matching(rows, **columns):
-    """The rows, dicts as in the CSV, that have these values in these columns."""
-    return [row for row in rows if all(row[name] == text(value) for name, value in columns.items())]
-
-
 def variant(rows, retrain_steps=0):
     """The rows of whole nets at the default threshold: plain, or retrained for so many steps; no magnitude pruning."""
     return matching(rows, groups='', retrain_steps=retrain_steps, sparsity_threshold=0.001)
-
-
-def method(run):
-    """dense, scn, ssl or gss, by a run's settings or its row."""
-    if float(run['random_sparsity']):
-        return 'scn'
-    return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
 
 
 # ---------------------------------------------------------------------------------------------------------- levels
@@ -60,7 +43,7 @@ def reached(row, measure, whole):
     if measure == MACS_SAVED:
         return 100 * (1 - float(row['macs']) / float(whole['macs']))
     if measure == 'mean_of_three':
-        return 100 * statistics.mean(float(row[f'zero_{layer}'] or math.nan) for layer in LAYERS[1:])
+        return 100 * statistics.mean(float(row[f'zero_{layer}'] or math.nan) for layer in REGULARISED[1:])
     return 100 * float(row[measure])
 
 
@@ -243,12 +226,12 @@ def run_table(rows, retrain_steps=0):
     for (share, variance, lasso), some in itertools.groupby(sorted(rows, key=strength), strength):
         some = list(some)
         means = {name: statistics.mean(float(row[name]) for row in some) for name in (
-            'mean_of_four', 'global_sparsity', 'weights_left', 'macs', *(f'alive_{layer}' for layer in LAYERS))}
+            'mean_of_four', 'global_sparsity', 'weights_left', 'macs', *(f'alive_{layer}' for layer in REGULARISED))}
         table.append((method(some[0]) + (f' {100 * share:g}%' if share else ''), f'{lasso:g}', f'{variance:g}',
                       str(len(some)), spread(100 * float(row['test_accuracy']) for row in some),
                       f'{means["mean_of_four"]:.3f}', f'{means["global_sparsity"]:.3f}',
                       f'{means["weights_left"]:,.0f}', f'{means["macs"]:,.0f}',
-                      '-'.join(f'{means[f"alive_{layer}"]:.0f}' for layer in LAYERS)))
+                      '-'.join(f'{means[f"alive_{layer}"]:.0f}' for layer in REGULARISED)))
     return table
 
 
@@ -260,14 +243,12 @@ def rst(table):
     return '\n'.join([rule, head, rule, *body, rule])
 
 
-def show(rows, variance, levels, path):
-    """Draws the pictures beside the CSV file at `path`, a pathlib.Path, and prints the tables of the README.
+def show(rows, variance, levels):
+    """Prints the tables of the README.
 
     Args:
       rows, variance, levels: those of `drops`. Without a level there is no figure: the table of the runs alone.
     """
-    if levels:
-        draw(rows, variance, levels, path)
     for steps in sorted({int(row['retrain_steps']) for row in rows if not row['groups']}):
         after = f', after retraining for {steps:,} steps' if steps else ''
         for measure, title in {**MEASURES, MACS_SAVED: 'share of the multiply-accumulates saved'}.items():
@@ -283,18 +264,20 @@ def show(rows, variance, levels, path):
         print(f'All runs, means over the seeds{after}\n\n{rst(run_table(rows, steps))}' + '\n' * bool(steps))
 
 
-def draw(rows, variance, levels, path):
-    """Draws the two pictures; the arguments are those of `show`."""
-    alive_path = path.with_name(f'alive_{path.stem}.png'.replace('alive_comparison', 'alive'))
-    pictures.check(alive_path)  # before the first is drawn
+def draw_drops(rows, variance, levels, path):
+    """Draws the figure as the PNG file `path`; the other arguments are those of `drops`."""
     panels = {title: {name: {level: list(points.values()) for level, points in of.items()}
                       for name, of in drops(rows, variance, measure, levels).items()}
               for measure, title in MEASURES.items()}
-    pictures.draw_comparison(panels, PAPER, path.with_suffix('.png'))
-    alive = {layer: {name: collections.defaultdict(list) for name in ('ssl', 'gss')} for layer in LAYERS}
+    pictures.draw_comparison(panels, PAPER, path)
+
+
+def draw_alive(rows, variance, path):
+    """Draws the groups alive as the PNG file `path`; the other arguments are those of `drops`."""
+    alive = {layer: {name: collections.defaultdict(list) for name in ('ssl', 'gss')} for layer in REGULARISED}
     for row in variant(rows):
         if float(row['group_lasso']) and (row['method'], row['group_variance']) in (
                 ('ssl', '0'), ('gss', text(variance))):
             for layer, of in alive.items():
                 of[row['method']][float(row['group_lasso'])].append(int(row[f'alive_{layer}']))
-    pictures.draw_alive(alive, alive_path)
+    pictures.draw_alive(alive, path)

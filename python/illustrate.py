@@ -10,11 +10,13 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
+import contextlib
 import csv
-import functools
 import io
 import itertools
 import os
+import sys
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -51,24 +53,26 @@ def define_flags():
 def record(data, settings, layer):
     """Trains one run, and returns its rows of the CSV file: at each moment the group norms of one layer, thresholded.
 
-    Moments are closer at the start, where the groups move faster. Raises program.RunError if a step is not finite.
+    Moments are closer at the start, where the groups move faster. The run's own folder and lines are not kept. Raises
+    program.RunError if a step is not finite.
     """
-    lenet, optimizer = main.LeNet(data.train.images.shape[1:], settings), main.adam(settings)
-    optimizer.build(lenet.trainable_variables)
-    train_set, rows = list(map(tf.constant, data.train)), []
-    batch = functools.partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
-    train_steps = main.training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance)
-    for step in sorted({round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}):
-        if not train_steps(*train_set, tf.constant(step - int(lenet.step))):
-            raise program.RunError(f'at step {int(lenet.step):,} the loss is no longer finite. Try a smaller '
-                                   '--group_lasso or --learning_rate.')
+    rows, screen = [], sys.stdout
+
+    def look(step, lenet):
         norms = main.group_norms(main.sparsify(lenet.weights[layer], settings.sparsity_threshold)).numpy()
         accuracy = main.evaluate(lenet, *data.test)['accuracy']
         print(f'lambda_v {settings.group_variance:g}, step {step:,}: test accuracy {accuracy:.4f}, {layer}: '
-              f'{np.count_nonzero(norms)} of {len(norms)} groups alive, largest norms {largest(norms)}')
+              f'{np.count_nonzero(norms)} of {len(norms)} groups alive, largest norms {largest(norms)}', file=screen)
         rows.append({'dataset': data.name, 'layer': layer, 'group_lasso': settings.group_lasso,
                      'group_variance': settings.group_variance, 'seed': settings.seed, 'step': step,
                      'test_accuracy': accuracy, 'norms': norms})
+
+    moments = {round(settings.max_steps * (i / MOMENTS) ** 1.5) for i in range(MOMENTS + 1)}
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main.train(data, settings, folder, visits=moments, visit=look)
+        except program.Interrupted as stop:  # it does not go on from there
+            sys.exit(stop.status)
     return rows
 
 

@@ -305,21 +305,12 @@ def _download(path, dataset, sha256):
     Raises:
       DataError: no mirror gives it, or it cannot be written.
     """
-    import pooch  # slow to import, so only when asked for
-
-    def write(_, part, __):
-        content = _from_a_mirror(path, dataset, sha256)
-        os.unlink(part)  # pooch makes it for its owner's eyes alone
-        with open(part, 'xb') as file:
-            file.write(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with program.part_of(path) as part, open(part, 'wb') as file:
+            file.write(_from_a_mirror(path, dataset, sha256))
             file.flush()
             os.fsync(file.fileno())
-
-    pooch.get_logger().setLevel('WARNING')
-    try:
-        # Makes the folder, and gives the file its name when all of it is there. None: the hash that pooch can check is
-        # that of the packed bytes.
-        pooch.retrieve(path.name, None, path.name, path.parent, downloader=write)
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
     return path
@@ -350,21 +341,24 @@ def _from_a_mirror(path, dataset, sha256):
 
 def _fetch(url):
     """The bytes at `url`, or an exception if they do not come fast enough, or at all."""
-    import pooch
+    import requests  # slow to import, so only when asked for
     from tqdm import tqdm
     content, failures = io.BytesIO(), []
 
-    def ask():
+    def ask(bar):
         try:
-            download(url, content, None)
+            # identity: a .gz as it lies there. This timeout is for each address of a host and each read, hence ours.
+            with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS,
+                              headers={'Accept-Encoding': 'identity'}) as response:
+                response.raise_for_status()
+                bar.total = int(response.headers.get('Content-Length', 0)) or None
+                for chunk in response.iter_content(1024):  # small, so that what has come counts
+                    bar.update(content.write(chunk))
         except Exception as error:
             failures.append(error)
 
-    # disable=None: a bar on a terminal, nothing in a log file. total=1: pooch asks whether the bar is true.
-    with tqdm(desc=url, total=1, unit='B', unit_scale=True, disable=None) as bar:
-        # identity: a .gz as it lies there. This timeout is for each address of a host and each read anew, hence ours.
-        download = pooch.HTTPDownloader(bar, timeout=TIMEOUT_SECONDS, headers={'Accept-Encoding': 'identity'})
-        thread = threading.Thread(target=ask, daemon=True)
+    with tqdm(desc=url, unit='B', unit_scale=True, disable=None) as bar:  # None: none in a log file
+        thread = threading.Thread(target=ask, args=[bar], daemon=True)
         thread.start()
         while thread.is_alive():
             before = content.tell()

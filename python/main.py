@@ -59,11 +59,11 @@ class Settings(program.Checked):
     group_variance: float = program.not_negative(
         0.01, 'Sparsity', 'lambda_v, of the inverse variance; 0 drops the term: SSL. With both 0 the net is dense.')
     sparsity_threshold: float = program.not_negative(
-        0.001, 'Sparsity', 'A weight of this magnitude or less counts as zero, in evaluation.')
+        0.001, 'Sparsity', 'A weight of this magnitude or less counts as zero, in evaluation.', changes_weights=False)
     random_sparsity: float = program.setting(  # ours, for a baseline
         0.0, 'Sparsity', 'Share of the connections of the four hidden layers to switch off at random for good: with '
         'both coefficients 0, Sparsely Connected Nets.', lambda s: 0 <= s < 1, 'at least 0 and below 1')
-    max_steps: int = program.count(100000, 'Training', 'Steps to train.', least=0)
+    max_steps: int = program.count(100000, 'Training', 'Steps to train.', least=0, changes_weights=False)
     learning_rate: float = program.setting(
         0.0001, 'Training', "Adam's learning rate.", lambda r: 0 < r < program.FLOAT32_MAX, 'finite and above 0')
     final_learning_rate: float = program.not_negative(  # ours
@@ -71,8 +71,9 @@ class Settings(program.Checked):
     batch_size: int = program.count(100, 'Training', 'Images a step.', most=10**5)
     seed: int = program.count(  # ours; that of the authors is not known
         0, 'Training', 'Seed of weights, order of images, dropout, masks and --fake_data.', least=0, most=2**31 - 1)
-    eval_interval: int = program.count(100, 'Output', 'Steps between evaluations.')
-    checkpoint_interval: int = program.count(250, 'Output', 'Steps between checkpoints.')  # ours
+    eval_interval: int = program.count(100, 'Output', 'Steps between evaluations.', changes_weights=False)
+    checkpoint_interval: int = program.count(  # ours
+        250, 'Output', 'Steps between checkpoints.', changes_weights=False)
 
     def __post_init__(self):
         super().__post_init__()
@@ -190,8 +191,19 @@ def sparsity_figures(lenet):
     alive = [layers[name]['groups_alive'] for name in REGULARISED]
     return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
             'global_sparsity': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers,
-            'macs': sum(report.macs(lenet.image_shape, alive).values()),
-            'macs_dense': sum(report.macs(lenet.image_shape, lenet.widths).values())}
+            'macs': sum(macs(lenet.image_shape, alive).values()),
+            'macs_dense': sum(macs(lenet.image_shape, lenet.widths).values())}
+
+
+def macs(image_shape, widths):
+    """Multiply-accumulates of the net for one image of (height, width, channels), by layer, as a dict of ints.
+
+    Biases are not counted, and windows at the border count in full.
+    """
+    (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
+    full, half, quarter = (math.ceil(height / n) * math.ceil(width / n) for n in (1, 2, 4))  # pixels
+    return {'conv1': full * 5 * 5 * channels * conv1, 'conv2': half * 5 * 5 * conv1 * conv2,
+            'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
 
 
 # ------------------------------------------------------------------------------------------------------------ net
@@ -405,6 +417,28 @@ def training_loop(lenet, optimizer, train_batch, lambda_g, lambda_v):
     return train_steps
 
 
+def assemble(train_set, settings, start=None):
+    """All that trains, at step 0: (LeNet; its optimizer; its next batch, a function; its steps, a function of `count`).
+
+    Args:
+      train_set: input_data.DataSet.
+      start: as in `train`.
+    """
+    lenet, optimizer = LeNet(train_set.images.shape[1:], settings), adam(settings)
+    if start:
+        for variables, values in ((lenet.weights, start.weights), (lenet.biases, start.biases)):
+            for name, value in values.items():
+                variables[name].assign(value)
+        lenet.hold_zeros()
+    optimizer.build(lenet.trainable_variables)
+    train_set = list(map(tf.constant, train_set))
+    batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
+    # Traced here, not by its first call: several runs in one process would look like retracing, and bring a warning.
+    steps = training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance).get_concrete_function(
+        *train_set, tf.TensorSpec([], tf.int32))
+    return lenet, optimizer, partial(batch, *train_set), lambda count: steps(*train_set, tf.constant(count))
+
+
 def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
     """The loss taken apart for `report.explain`: functions by name, in the order in which these are suspected."""
     def penalty(layer, name):
@@ -418,7 +452,7 @@ def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
     return {**terms, 'cross_entropy': lambda: cross_entropy(lenet.net(images, training_status=True)[0], labels)}
 
 
-def train(data, settings, log_dir=None, source=None, start=None):
+def train(data, settings, log_dir=None, source=None, start=None, visits=(), visit=None):
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
@@ -426,6 +460,7 @@ def train(data, settings, log_dir=None, source=None, start=None):
       log_dir: the run's folder; None: checkpoints.default_log_dir.
       source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
       start: retrain.Start, weights and biases to start from, zeros held; None: fresh ones.
+      visits, visit: steps, and a function of step and LeNet that is called after each of them.
 
     Returns:
       (dict of the final figures, as in results.json; the LeNet).
@@ -436,43 +471,37 @@ def train(data, settings, log_dir=None, source=None, start=None):
     """
     program.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
-    lenet, optimizer = LeNet(data.train.images.shape[1:], settings), adam(settings)
-    if start:
-        for variables, values in ((lenet.weights, start.weights), (lenet.biases, start.biases)):
-            for name, value in values.items():
-                variables[name].assign(value)
-        lenet.hold_zeros()
-    optimizer.build(lenet.trainable_variables)
-    train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
-    train_batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
-    test_batch = partial(input_data.batch, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
-    # Traced here, not by its first call: several runs in one process would look like retracing, and bring a warning.
-    train_steps = training_loop(lenet, optimizer, train_batch, *lambdas).get_concrete_function(
-        *train_set, tf.TensorSpec([], tf.int32))
+    lenet, optimizer, train_batch, train_steps = assemble(data.train, settings, start)
+    test_batch = partial(input_data.batch, *map(tf.constant, data.test), seed=settings.seed,
+                         batch_size=min(EVALUATED, len(data.test.labels)))
 
-    with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source, start and start.facts) as run:
-        step = run.restore(settings.max_steps, net=lenet, optimizer=optimizer,
+    with checkpoints.Run(log_dir, data, settings, source, start and start.facts) as run:
+        step = run.restore(net=lenet, optimizer=optimizer,
                            may_begin=not start or bool(start.weights))
         steps_per_call = 1
-        train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
-        show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
+        train_steps(0)  # the first call optimises the graph; no timing includes that
+        show = run.undo.enter_context(report.Report(run, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:
-                show.evaluation(step, train=lenet.measure(*train_batch(*train_set), training_status=True),
-                                test=evaluate(lenet, *test_batch(*test_set, step=step // settings.eval_interval)),
+                show.evaluation(step, train=lenet.measure(*train_batch(), training_status=True),
+                                test=evaluate(lenet, *test_batch(step=step // settings.eval_interval)),
                                 penalties=penalties(lenet.regularised(), *lambdas), sparsity=sparsity_figures(lenet),
                                 norms={name: group_norms(weight) for name, weight in lenet.weights.items()})
+            if step in visits:
+                visit(step, lenet)
             if step == settings.max_steps:
                 break
             until = [interval - step % interval for interval in (settings.eval_interval, settings.checkpoint_interval)]
+            until += [place - step for place in visits if place > step]
             count = min(steps_per_call, settings.max_steps - step, *until)
             started = time.perf_counter()
-            if not train_steps(*train_set, tf.constant(count)):
+            if not train_steps(count):
                 raise program.RunError(f'at step {int(lenet.step)} this is no longer finite: ' + report.explain(
-                    terms_by_layer(lenet, *train_batch(*train_set), *lambdas), lenet.trainable_variables))
+                    terms_by_layer(lenet, *train_batch(), *lambdas), lenet.trainable_variables))
             seconds = time.perf_counter() - started
             step += count
             steps_per_call = max(1, int(count / seconds))  # about a second's worth, so that signals need not wait
+            run.has_trained()
             show.progress(count, seconds)
             if run.signal or step % settings.checkpoint_interval == 0 or step == settings.max_steps:
                 run.save(step)

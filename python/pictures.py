@@ -1,9 +1,9 @@
 """Pictures, drawn from CSV files alone.
 
-As a command it writes the evaluations of a run to a CSV file, and draws them as a PNG file beside it; without --log_dir
-it draws anew what the CSV file holds:
+As a command it copies the evaluations of a run to a CSV file, and draws what a CSV file holds; either can go without
+the other:
 
-    python pictures.py --log_dir=RUN --curve=training.csv
+    python pictures.py --log_dir=RUN --curve=training.csv --picture=training.png
 
 The pictures of compare.py are drawn here too.
 """
@@ -12,20 +12,17 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
-import csv
 import hashlib
-import io
 import json
 import os
 import statistics
 
 from absl import flags
 
+import evaluations
 import program
 
-# Columns of a run's CSV file, after the step, and the names in TensorBoard.
-CURVES = {'test_accuracy': 'accuracy', 'mean_of_five': 'sparsity/mean_of_five', 'mean_of_four': 'sparsity/mean_of_four',
-          'global_sparsity': 'sparsity/global_sparsity'}
+CURVES = ('step', 'test_accuracy', 'mean_of_five', 'mean_of_four', 'global_sparsity')  # of a run's evaluations.csv
 HATCHES = {'scn': '', 'ssl': '///', 'gss': 'xxx'}  # so that black and white will do
 GREYS = {'scn': '0.85', 'ssl': '0.65', 'gss': '0.4'}
 TITLES = {'scn': 'Sparsely Connected Nets', 'ssl': 'SSL', 'gss': 'GSS'}
@@ -52,8 +49,8 @@ def source(path):
 def check(path):
     """Raises program.RunError if somebody else's file stands where a picture is to go."""
     if os.path.lexists(path) and not source(path):
-        raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or give another .csv '
-                               'file: the pictures go beside it.')
+        raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or name '
+                               'another.')
 
 
 def save(figure, path, shown):
@@ -69,52 +66,33 @@ def save(figure, path, shown):
 
 
 def read_curve(path):
-    """The rows of a run's CSV file, dicts of floats; raises program.RunError if it is none."""
+    """The rows of a CSV file of CURVES, dicts of floats; raises program.RunError if it is none."""
     try:
-        with open(path, newline='') as file:
-            rows = csv.DictReader(file)
-            if rows.fieldnames != ['step', *CURVES]:
-                raise ValueError(f'its columns are not {", ".join(["step", *CURVES])}')
-            return [{name: float(value) for name, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        rows = evaluations.read(path)
+        if not rows or tuple(rows[0]) != CURVES:
+            raise ValueError(f'it has no rows, or its columns are not {", ".join(CURVES)}')
+        return [{name: float(cell) for name, cell in row.items()} for row in rows]
+    except (ValueError, program.RunError) as error:
         raise program.RunError(f'--curve={path} is not the evaluations of a run ({error}). Give another.') from error
 
 
 def write_curve(log_dir, path):
-    """Writes the evaluations of a run as CSV, as TensorBoard shows them: without what a restart has made void.
+    """Copies the CURVES of a run's evaluations.csv.
 
     Args:
       log_dir: pathlib.Path of the run's folder.
       path: pathlib.Path of the file; one that is no such CSV is not replaced.
 
     Raises:
-      program.RunError: there are no evaluations, or not to the run's end, or the file is somebody else's.
+      program.RunError: there are no evaluations, or the file is somebody else's.
     """
-    from tensorboard.backend.event_processing import plugin_event_accumulator  # the reader that TensorBoard uses
-    from tensorboard.util import tensor_util
     if path.exists():
         read_curve(path)
-    events = plugin_event_accumulator.EventAccumulator(str(log_dir / 'test'), size_guidance={'tensors': 0})  # 0: all
-    try:
-        events.Reload()
-        columns = [{event.step: float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)}
-                   for tag in CURVES.values()]
-    except Exception as error:  # DirectoryDeletedError, KeyError, DataLossError
-        raise program.RunError(f'--log_dir={log_dir} holds no evaluations of a run. Give another.') from error
-    complete = sorted(set.intersection(*map(set, columns)))  # the last one may have been cut
-    try:
-        found = json.loads((log_dir / 'results.json').read_text())
-        end, interval = found['results']['step'], found['settings']['eval_interval']
-    except (OSError, ValueError, KeyError, TypeError):  # not finished
-        end, interval = 0, 1
-    if max(complete, default=0) < end - end % interval:  # the reader stops at a damaged record, and says nothing
-        raise program.RunError(f'--log_dir={log_dir}: the run has made {end:,} steps, and its evaluations can be read '
-                               f'to step {max(complete, default=0):,} alone. Give another.')
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator='\n')
-    rows.writerow(['step', *CURVES])
-    rows.writerows([step, *(f'{column[step]:.6g}' for column in columns)] for step in complete)
-    program.replace(path, table.getvalue())
+    found = log_dir / 'evaluations.csv'
+    if not found.exists():
+        raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run. Give another.')
+    rows = evaluations.read(found)
+    program.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
 def draw_curve(rows, picture):
@@ -161,10 +139,10 @@ def draw_comparison(panels, paper, path):
                       yerr=[statistics.stdev(values) if len(values) > 1 else 0 for _, values in known], capsize=3,
                       color=GREYS[method], hatch=HATCHES[method], edgecolor='black', linewidth=0.7,
                       label=TITLES[method])
-            marks = [(place, paper[method][level]) for place, level in zip(places, levels, strict=True)
-                     if level in paper[method]]
-            panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white', markeredgecolor='black',
-                       label="the paper's figure" if i == 0 else None)
+            if marks := [(place, paper[method][level]) for place, level in zip(places, levels, strict=True)
+                         if level in paper[method]]:
+                panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white',
+                           markeredgecolor='black', label="the paper's figure" if i == 0 else None)
             for place, level in zip(places, levels, strict=True):
                 if (found := len(drops.get(level, []))) < seeds:
                     note = f'{found} of\n{seeds} seeds' if found else 'out of\nrange'
@@ -208,16 +186,21 @@ def draw_alive(layers, path):
 
 def define_flags():
     program.define_path('Pictures', 'log_dir', None, "A run's folder.")
-    program.define_path('Pictures', 'curve', None, 'The .csv file; its picture is the .png beside it.', required=True)
+    program.define_path('Pictures', 'curve', None, 'The .csv file.', required=True)
+    program.define_path('Pictures', 'picture', None, 'The .png file to draw. None: none.')
 
 
 def main():
-    path = program.csv_file(flags.FLAGS.curve, 'curve')
-    picture = path.with_suffix('.png')
-    check(picture)
+    path = program.file_of(flags.FLAGS.curve, 'curve', '.csv')
+    picture = flags.FLAGS.picture and program.file_of(flags.FLAGS.picture, 'picture', '.png')
+    if not (picture or flags.FLAGS.log_dir):
+        raise program.RunError('nothing to do: give the folder of a run as --log_dir, or a file to draw as --picture.')
+    if picture:
+        check(picture)
     if flags.FLAGS.log_dir:
         write_curve(program.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
-    draw_curve(read_curve(path), picture)
+    if picture:
+        draw_curve(read_curve(path), picture)
 
 
 if __name__ == '__main__':

@@ -10,10 +10,12 @@
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
 import pathlib
 import platform
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -147,6 +149,18 @@ def device():
     return tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'gpu') if gpus else 'cpu'
 
 
+# Environment variables that change bits on a CPU, all that we know: of those tried (thirty), with each of these the
+# weights after 30 steps of the README's first command are others; TF_ENABLE_ONEDNN_OPTS stands in `surroundings`.
+CHANGE_BITS = ('TF_NUM_INTRAOP_THREADS', 'ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA', 'TF_ONEDNN_ASSUME_FROZEN_WEIGHTS',
+               'TF_XLA_FLAGS')
+
+
+def conditions():
+    """All that the last bits of a run depend on besides its settings, as far as we know, by name."""
+    return {**surroundings(), 'processor': processor(), 'device': device(),
+            **{name: os.environ[name] for name in CHANGE_BITS if name in os.environ}}
+
+
 def first_line(error):
     """What an exception says, without the place and the pages that TensorFlow adds; its type if it says nothing."""
     said = re.sub(r'^\{\{function_node [^}]*\}\} ', '', str(error))
@@ -173,25 +187,71 @@ def resolved(name, flag):
     return pathlib.Path(os.path.realpath(local_folder(name, flag)))
 
 
-def csv_file(name, flag):
-    """The CSV file that a flag names, there or not, as a pathlib.Path; raises RunError if it cannot be one."""
+def file_of(name, flag, suffix):
+    """The file that a flag names, there or not, as a pathlib.Path; raises RunError if it cannot be a `suffix` one."""
     path = local_folder(name, flag)
-    if path.suffix != '.csv' or path.exists() and not path.is_file():
-        raise RunError(f'--{flag}={name} must be the name of a .csv file.')
+    if path.suffix != suffix or path.exists() and not path.is_file():
+        raise RunError(f'--{flag}={name} must be the name of a {suffix} file.')
     return path
+
+
+def _locked(place):
+    """The descriptor of a file or folder that this process now holds; None if another does, or it is gone."""
+    try:
+        number = os.open(place, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(number), os.stat(place)):
+            return number
+    except OSError:
+        pass
+    os.close(number)
+    return None
+
+
+def _remove(place):
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def part_of(path, folder=False):
+    """A hidden file, or folder, beside `path`, which takes its name in one move when it is whole, and goes if it fails.
+
+    Its maker holds it. What makers that were killed have left beside the same `path` is removed first.
+    """
+    pattern = re.compile(rf'\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part')
+    for left in [left for left in path.parent.iterdir() if pattern.fullmatch(left.name)]:
+        if (number := _locked(left)) is not None:
+            _remove(left)
+            os.close(number)
+    number = None
+    while number is None:  # another process may remove it before it is held
+        part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+        part.mkdir() if folder else part.touch(exist_ok=False)
+        number = _locked(part)
+    try:
+        yield part
+        if path.exists() and not folder:
+            shutil.copymode(path, part)  # others may write to a CSV, too
+        os.replace(part, path)
+    except BaseException:
+        _remove(part)
+        raise
+    finally:
+        os.close(number)
 
 
 def replace(path, text):
     """Writes a text file in one move: it is never half a file, and a full disk does not cost the one that was there."""
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        part.write_text(text, newline='')
-        if path.exists():
-            shutil.copymode(path, part)  # others may write to a CSV, too
-        os.replace(part, path)
+        with part_of(path) as part:
+            part.write_text(text, newline='')
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -214,23 +274,25 @@ def processor():
 FLOAT32_MAX = 3.4e38
 
 
-def setting(default, group, text, valid, bounds):
+def setting(default, group, text, valid, bounds, changes_weights=True):
     """A field of a dataclass of Checked settings.
 
     Args:
       group: str, the heading of its flag in --help. text: what --help says of it.
       valid: function of a value to bool. bounds: what it asks for, as text. Chained comparisons let no NaN through.
+      changes_weights: whether runs that differ in it are different runs; it may be changed when a run goes on if not.
     """
-    return dataclasses.field(default=default, metadata={'group': group, 'text': text, 'valid': valid, 'bounds': bounds})
+    return dataclasses.field(default=default, metadata={
+        'group': group, 'text': text, 'valid': valid, 'bounds': bounds, 'changes_weights': changes_weights})
 
 
-def not_negative(default, group, text):
-    return setting(default, group, text, lambda x: 0 <= x < FLOAT32_MAX, 'finite and at least 0')
+def not_negative(default, group, text, **more):
+    return setting(default, group, text, lambda x: 0 <= x < FLOAT32_MAX, 'finite and at least 0', **more)
 
 
-def count(default, group, text, least=1, most=10**9):
+def count(default, group, text, least=1, most=10**9, **more):
     """A whole number; the largest is far above any use, and keeps steps * batch size within int64."""
-    return setting(default, group, text, lambda n: least <= n <= most, f'a whole number from {least} to {most}')
+    return setting(default, group, text, lambda n: least <= n <= most, f'a whole number from {least} to {most}', **more)
 
 
 def _whole(value):

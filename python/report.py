@@ -1,7 +1,7 @@
-"""What a run shows: terminal, TensorBoard, settings.json, results.json; and why it stopped at a step not finite."""
+"""What a run shows: terminal, TensorBoard, evaluations.csv, results.json; and why it stopped at a step not finite."""
 
+import dataclasses
 import datetime
-import math
 import shlex
 import sys
 import time
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoints
-import input_data
+import evaluations
 import program
 
 REMEDIES = {
@@ -20,21 +20,7 @@ REMEDIES = {
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
 
-# TensorBoard's table of trials: columns in this order, those of the method first.
-HPARAMS = ('group_lasso', 'group_variance', 'random_sparsity', 'sparsity_threshold', 'dataset', 'widths', 'dropout',
-           'learning_rate', 'final_learning_rate', 'max_steps', 'batch_size', 'seed')
 MEASURES = ('mean_of_five', 'mean_of_four', 'global_sparsity')
-
-
-def macs(image_shape, widths):
-    """Multiply-accumulates of the LeNet for one image of (height, width, channels), by layer, as a dict of ints.
-
-    Biases are not counted, and windows at the border count in full.
-    """
-    (height, width, channels), (conv1, conv2, fc1, fc2) = image_shape, widths
-    full, half, quarter = (math.ceil(height / n) * math.ceil(width / n) for n in (1, 2, 4))  # pixels
-    return {'conv1': full * 5 * 5 * channels * conv1, 'conv2': half * 5 * 5 * conv1 * conv2,
-            'fc1': quarter * conv2 * fc1, 'fc2': fc1 * fc2, 'softmax': fc2 * input_data.CLASSES}
 
 
 def explain(terms, variables):
@@ -70,22 +56,20 @@ def _start_session(folder, step):
 class Report:
     """Shows one run, from its settings to its final figures."""
 
-    def __init__(self, folder, facts, data, lenet, step):
-        """Prints the settings, writes settings.json, traces the net and opens TensorBoard's files.
+    def __init__(self, run, data, lenet, step):
+        """Prints the settings, traces the net and opens evaluations.csv and TensorBoard's files.
 
         Args:
-          folder: pathlib.Path of the run's folder.
-          facts: dict of dicts, the content of settings.json.
+          run: checkpoints.Run.
           data: input_data.DataSets.
           lenet: the net, with weights, biases, and measure(images, labels, training_status).
           step: int, where the run starts or continues.
         """
         from tqdm import tqdm
-        self.folder, self.facts, self.data, settings = folder, facts, data, facts['settings']
-        checkpoints.write_json(folder / 'settings.json', facts)
-        for title in ('settings', 'versions'):
-            print(f'{title}: {", ".join(f"{name} {value}" for name, value in facts[title].items())}')
-        if start := facts.get('start'):
+        self.run, self.folder, self.data, self.settings = run, run.folder, data, run.settings
+        for title, shown in (('settings', run.facts['settings']), ('versions', program.surroundings())):
+            print(f'{title}: {", ".join(f"{name} {value}" for name, value in shown.items())}')
+        if start := run.facts.get('start'):
             print(f'start: {start["folder"]}, step {start["step"]:,} of {start["settings"]["max_steps"]:,}, '
                   + (f'its groups of largest norm, {start["groups"]}' if start['groups'] else 'thresholded'))
         print(f'devices: {", ".join(device.name for device in tf.config.list_logical_devices())}')
@@ -93,14 +77,19 @@ class Report:
               f'validate, {len(data.test.labels):,} to test, each {"x".join(map(str, data.train.images.shape[1:]))}')
         print(f'parameters: {sum(w.shape.num_elements() for w in lenet.weights.values()):,} weights, '
               f'{sum(b.shape.num_elements() for b in lenet.biases.values()):,} biases')
-        print(f'folder: {program.shown(folder)}' + (f', continued from step {step:,}' if step else ''))
+        print(f'folder: {program.shown(self.folder)}' + (f', continued from step {step:,}' if step else ''))
+        path = self.folder / 'evaluations.csv'
+        if step and not path.exists():
+            print(f'warning: an earlier version has begun this run: the evaluations before step {step:,} are not in '
+                  f'{path}.', file=sys.stderr)
+        self.evaluations = evaluations.Evaluations(path, step, self.settings.max_steps)
         # Traced here once for any number of images, so that no timing includes that.
         specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]
         self.writers = {}
         for name in ('train', 'test'):
             graph = lenet.measure.get_concrete_function(*specs, training_status=name == 'train').graph
-            _start_session(folder / name, step)
-            self.writers[name] = tf.summary.create_file_writer(str(folder / name))
+            _start_session(self.folder / name, step)
+            self.writers[name] = tf.summary.create_file_writer(str(self.folder / name))
             with self.writers[name].as_default(step=0):
                 if step == 0:
                     tf.summary.graph(graph)
@@ -109,20 +98,21 @@ class Report:
             self._show_trial()
         self.first, self.started = step, time.perf_counter()
         self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
-        self.bar = tqdm(total=settings['max_steps'], initial=step, file=sys.stdout, disable=None, leave=False,
+        self.bar = tqdm(total=self.settings.max_steps, initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
 
     def _show_trial(self):
         """The run as a trial, among which TensorBoard compares; in the files of `test`, for its metrics stand there."""
         from tensorboard.plugins.hparams import api
-        settings = {**self.facts['settings'], 'dataset': self.data.name}
-        settings['widths'] = ','.join(map(str, settings['widths']))
-        if settings['final_learning_rate'] is None:
-            settings['final_learning_rate'] = settings['learning_rate']
+        trial = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
+                 if field.metadata['group'] != 'Output'}
+        trial |= {'dataset': self.data.name, 'widths': ','.join(map(str, trial['widths']))}
+        if trial['final_learning_rate'] is None:
+            trial['final_learning_rate'] = trial['learning_rate']
         with self.writers['test'].as_default(step=0):
-            api.hparams_config(hparams=[api.HParam(name) for name in HPARAMS],
+            api.hparams_config(hparams=[api.HParam(name) for name in trial],
                                metrics=[api.Metric(tag) for tag in ('accuracy', *(f'sparsity/{m}' for m in MEASURES))])
-            api.hparams({name: settings[name] for name in HPARAMS}, trial_id=self.folder.name)
+            api.hparams(trial, trial_id=self.folder.name)
 
     def __enter__(self):
         return self
@@ -131,9 +121,9 @@ class Report:
         self.close()
 
     def evaluation(self, step, train, test, penalties, sparsity, norms):
-        """Shows one periodic evaluation: one line on the terminal, and everything in TensorBoard.
+        """Shows one periodic evaluation: a line on the terminal, a row of evaluations.csv, everything in TensorBoard.
 
-        What is of the weights alone stands in the files of `test`.
+        What is of the weights alone stands in TensorBoard's files of `test`.
 
         Args:
           step: int, the steps done.
@@ -143,12 +133,24 @@ class Report:
           norms: dict from layer name to the norms of its groups.
         """
         speed = self.steps / self.seconds if self.seconds else 0
-        left = (self.facts['settings']['max_steps'] - step) / speed if speed else 0
+        left = (self.settings.max_steps - step) / speed if speed else 0
         self.bar.write(
             f'step {step:6d}  test accuracy {test["accuracy"]:7.2%}  cross-entropy {test["cross_entropy"]:7.4f}  '
             f'mean of five {sparsity["mean_of_five"]:.4f}  weights left {sparsity["weights_left"]:9,d}'
-            + (f'  {speed * self.facts["settings"]["batch_size"]:6,.0f} images/s  '
+            + (f'  {speed * self.settings.batch_size:6,.0f} images/s  '
                f'{datetime.timedelta(seconds=round(left))} left' if speed else ''), file=sys.stdout)
+        layers = {name: sparsity['layers'][name] for name in norms}
+        self.evaluations.append({
+            'step': step, 'threshold': self.settings.sparsity_threshold,
+            **{f'{part}_{figure}': float(of[figure]) for part, of in (('train', train), ('test', test))
+               for figure in ('cross_entropy', 'accuracy')},
+            **{term: float(penalties[term]) if term in penalties else '' for term in ('group_lasso', 'group_variance')},
+            **{name: sparsity[name] for name in (*MEASURES, 'weights_left', 'macs')},
+            **{f'alive_{name}': layer['groups_alive'] for name, layer in layers.items()},
+            **{f'norm_{rank}_{name}': float(norm) for name, layer in layers.items()
+               for rank, norm in zip((1, 2), [*layer['largest_norms'], 0.0], strict=False)},
+            'seconds': self.evaluations.seconds + time.perf_counter() - self.started,
+            'images_per_second': speed * self.settings.batch_size or ''})
         self.steps, self.seconds = 0, 0.0
         for name, figures in (('train', train), ('test', test)):
             terms = {'cross_entropy': figures['cross_entropy'], **penalties}
@@ -178,7 +180,7 @@ class Report:
         """Writes results.json, then prints the final table: the reader of the output may have gone by now."""
         seconds = time.perf_counter() - self.started
         checkpoints.write_json(self.folder / 'results.json',
-                               {**self.facts, 'results': figures, 'steps_timed': figures['step'] - self.first,
+                               {**self.run.facts, 'results': figures, 'steps_timed': figures['step'] - self.first,
                                 'seconds': round(seconds, 1)})
         self.close()
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')

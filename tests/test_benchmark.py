@@ -10,7 +10,8 @@ import pytest
 
 import benchmark
 import input_data
-import report
+import main
+import timing
 from conftest import ROOT
 
 STEP = """
@@ -31,7 +32,7 @@ np.savez(sys.argv[1], logits, loss, *tape.gradient(loss, net.trainable_variables
 
 
 def test_multiply_accumulates_and_operations_of_the_papers_net():
-    of_layer = report.macs((28, 28, 1), (64, 128, 512, 256))
+    of_layer = main.macs((28, 28, 1), (64, 128, 512, 256))
     assert of_layer == {'conv1': 28 * 28 * 25 * 64, 'conv2': 14 * 14 * 25 * 64 * 128, 'fc1': 6272 * 512,
                         'fc2': 512 * 256, 'softmax': 2560}
     assert benchmark.training_flop(of_layer, 100) == 200 * (2 * 1254400 + 3 * (40140800 + 3211264 + 131072 + 2560))
@@ -40,7 +41,7 @@ def test_multiply_accumulates_and_operations_of_the_papers_net():
 def test_rows_are_measured_in_turn_and_the_first_round_is_dropped():
     order = []
     rows = {name: lambda name=name: order.append(name) or len(order) for name in 'ab'}
-    assert benchmark.in_turn(rows, 2) == {'a': [3, 5], 'b': [4, 6]}
+    assert timing.in_turn(rows, 2) == {'a': [3, 5], 'b': [4, 6]}
     assert ''.join(order) == 'ababab'
 
 

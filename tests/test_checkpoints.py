@@ -1,6 +1,8 @@
 """A run survives kill -9, signals, damaged checkpoints, full disks and its own like."""
 
-import dataclasses
+import concurrent.futures
+import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -12,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -20,6 +23,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing import plugin_event_accumulator  # the one that TensorBoard itself uses
 
 import checkpoints
+import evaluations
 import input_data
 import main
 import pictures
@@ -98,7 +102,7 @@ def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_
         for tag in ('accuracy', 'loss/total', *(['sparsity/mean_of_four'] if part == 'test' else [])):
             assert curve(tmp_path, part, tag) == curve(uninterrupted, part, tag)
         assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 601, 100))
-    assert len(steps_saved(tmp_path)) <= 3 + 3  # a kill may orphan one
+    assert len(steps_saved(tmp_path)) <= 3 + 1  # a kill may orphan one, and the next start removes it
     for folder, name in ((tmp_path, 'killed'), (uninterrupted, 'whole')):
         pictures.write_curve(folder, tmp_path / f'{name}.csv')
     written = (tmp_path / 'killed.csv').read_text()
@@ -136,12 +140,79 @@ def test_a_larger_max_steps_extends_a_finished_run(run_main, short, tmp_path, ca
 def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, tmp_path, capsys):
     run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
     facts = json.loads((tmp_path / 'settings.json').read_text())
-    facts['versions'] |= {'cores': 999, 'tensorflow': '2.20.0'}
+    first, = facts['starts']
+    facts['starts'] = [{**first, 'cores': 999, 'processor': 'Other', 'TF_NUM_INTRAOP_THREADS': '1'}]
     (tmp_path / 'settings.json').write_text(json.dumps(facts))
     run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert re.fullmatch('warning: .* was begun with tensorflow 2.20.0 then, 2.* now, cores 999 then, [0-9]+ now: .*\n',
-                        capsys.readouterr().err)
+    assert re.fullmatch('warning: .* was last trained with TF_NUM_INTRAOP_THREADS 1 then, not set now, cores 999 then, '
+                        '[0-9]+ now, processor Other then, [^\n]*\n', capsys.readouterr().err)
     assert steps_saved(tmp_path) == {3, 4, 6}
+    starts = json.loads((tmp_path / 'settings.json').read_text())['starts']
+    assert starts == [*facts['starts'], {**first, 'step': 3}]
+    assert json.loads((tmp_path / 'results.json').read_text())['starts'] == starts
+    run_main(*SHORT, f'--log_dir={tmp_path}')  # a finished run: nothing is trained, nobody warned
+    assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == starts and not capsys.readouterr().err
+
+
+def test_a_run_of_before_the_starts_has_one(run_main, tmp_path, capsys):
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+    facts = json.loads((tmp_path / 'settings.json').read_text())
+    first, = facts.pop('starts')
+    versions = {name: first[name] for name in ('python', 'tensorflow', 'numpy', 'cores', 'oneDNN')}
+    (tmp_path / 'settings.json').write_text(json.dumps({**facts, 'versions': versions, 'device': 'cpu'}))
+    (tmp_path / 'evaluations.csv').unlink()
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    said, = capsys.readouterr().err.splitlines()
+    assert said.startswith('warning: an earlier version has begun this run: the evaluations before step 3 are not in')
+    assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [
+        {'step': 0, **versions}, {**first, 'step': 3}]
+    assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['4', '6']
+
+
+def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, tmp_path):
+    """The run was killed before it saved what it had trained; nor does a start count that has trained nothing."""
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=0')
+    assert json.loads((tmp_path / 'results.json').read_text())['starts'] == []
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+    facts = json.loads((tmp_path / 'settings.json').read_text())
+    first, = facts['starts']
+    facts['starts'] += [{**first, 'step': 3, 'cores': 999}, {**first, 'step': 5}]
+    (tmp_path / 'settings.json').write_text(json.dumps(facts))
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [first, {**first, 'step': 3}]
+
+
+def test_evaluations_that_are_made_again_have_one_row(run_main, tmp_path):
+    """Cut anywhere, and with rows from beyond the checkpoint: the rows of the uninterrupted run."""
+    def figures(folder):
+        return [{name: cell for name, cell in row.items() if name not in ('seconds', 'images_per_second')}
+                for row in evaluations.read(folder / 'evaluations.csv')]
+
+    def forget(step):
+        for path in (tmp_path / 'checkpoints').glob(f'step-{step}.*'):
+            path.unlink()
+
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    whole, text = figures(tmp_path), (tmp_path / 'evaluations.csv').read_text()
+    assert [row['step'] for row in whole] == ['0', '2', '4', '6']
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert (tmp_path / 'evaluations.csv').read_text() == text  # a finished run keeps its last, seconds too
+    for cut in (-2, -200, 3, 0):
+        forget(6)
+        (tmp_path / 'evaluations.csv').write_text(text[:cut] if cut else text)
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+        assert figures(tmp_path) == (whole[2:] if cut == 3 else whole)
+    (tmp_path / 'evaluations.csv').write_text(text[:text.index('\n6,') + 1])  # stopped after the last checkpoint
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert figures(tmp_path) == whole
+    (tmp_path / 'evaluations.csv').write_text('step,mine\n2,1\n')
+    with pytest.raises(SystemExit, match='^error: .*evaluations.csv has other columns'):
+        forget(6) or run_main(*SHORT, f'--log_dir={tmp_path}')
+    for strange in ('mine\n1\n', 'step\nx\n', 'step\n1,2\n'):
+        (tmp_path / 'evaluations.csv').write_text(strange)
+        with pytest.raises(SystemExit, match='^error: .*evaluations.csv is not the evaluations of a run'):
+            run_main(*SHORT, f'--log_dir={tmp_path}')
+        assert (tmp_path / 'evaluations.csv').read_text() == strange
 
 
 def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp_path):
@@ -168,12 +239,12 @@ def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp
 
 def continue_twice(folder):
     """What a run asks of its folder, three times over: restore, save, and prune."""
-    data, settings = input_data.read_data_sets(fake_data=True), dataclasses.asdict(main.Settings())
+    data, settings = input_data.read_data_sets(fake_data=True), main.Settings(max_steps=6)
     for start, steps in ((0, (2, 4)), (4, (6,)), (6, ())):
         net = tf.Module()
         net.step = tf.Variable(0)
         with checkpoints.Run(folder, data, settings) as run:
-            assert run.restore(6, net=net) == start == net.step
+            assert run.restore(net=net) == start == net.step
             for step in steps:
                 net.step.assign(step)
                 run.save(step)
@@ -274,6 +345,106 @@ def test_the_managers_state_file_is_not_needed(run_main, tmp_path, capsys):
     assert 'continued from step 4' in capsys.readouterr().out
 
 
+def test_what_killed_starts_have_left_goes_and_nothing_else(run_main, short, tmp_path, capsys):
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / 'checkpoints'
+    assert steps_saved(tmp_path) == {2, 4, 6}
+    for step in (1, 3):  # that TensorFlow's list forgot
+        for end in ('index', 'data-00000-of-00001'):
+            shutil.copy(folder / f'step-4.{end}', folder / f'step-{step}.{end}')
+    for name in ('step-5_temp', 'step-7_temp', 'step-x_temp', 'mine'):
+        (folder / name).mkdir()
+    for name in ('step-mine', 'notes.txt'):
+        (folder / name).write_text('mine')
+    before = {path.name for path in folder.iterdir()}
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    after = {path.name for path in folder.iterdir()}
+    assert after - before == set() and before - after == {
+        'step-5_temp', 'step-7_temp', 'step-1.index', 'step-1.data-00000-of-00001'}  # 3 is among the last three
+    for step in (2, 3, 4, 6):  # none of these can be read: what is older stays
+        (folder / f'step-{step}.index').write_text('damaged')
+    for end in ('index', 'data-00000-of-00001'):
+        shutil.copy(short / 'checkpoints' / f'step-4.{end}', folder / f'step-1.{end}')
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert 'continued from step 1' in capsys.readouterr().out
+
+
+def test_a_file_in_the_folder_is_locked_for_writing_and_the_folder_too(tmp_path, monkeypatch):
+    """A lock on a folder does not reach other NFS clients, and some take an exclusive one from writers alone."""
+    locked, original = [], fcntl.flock
+
+    def flock(number, how):
+        locked.append((os.readlink(f'/proc/self/fd/{number}'), fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE, how))
+        original(number, how)
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    exclusive = fcntl.LOCK_EX | fcntl.LOCK_NB
+    with contextlib.ExitStack() as undo:
+        for number in checkpoints.hold(tmp_path):
+            undo.callback(os.close, number)
+        assert locked == [(f'{tmp_path}/.lock', os.O_RDWR, exclusive), (str(tmp_path), os.O_RDONLY, exclusive)]
+        assert checkpoints.is_held(tmp_path)
+        with pytest.raises(BlockingIOError):
+            checkpoints.hold(tmp_path, seconds=0.1)
+    assert not checkpoints.is_held(tmp_path) and (tmp_path / '.lock').exists()
+    for held in (tmp_path / '.lock', tmp_path):  # by another client; by an earlier version
+        number = os.open(held, os.O_RDONLY)
+        original(number, exclusive)
+        assert checkpoints.is_held(tmp_path)
+        os.close(number)
+
+
+def test_a_look_costs_no_start_its_start(tmp_path):
+    stop = threading.Event()
+
+    def look():
+        count = 0
+        while not stop.is_set():
+            assert checkpoints.is_held(tmp_path) in (True, False)
+            count += 1
+        return count
+
+    (tmp_path / '.lock').touch()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        looks = [pool.submit(look) for _ in range(2)]
+        try:
+            for _ in range(20):
+                time.sleep(0.05)
+                for number in checkpoints.hold(tmp_path):
+                    os.close(number)
+        finally:
+            stop.set()
+        assert sum(one.result() for one in looks) > 1000
+
+
+def test_a_folder_that_is_refused_gets_no_new_file(run_main, tmp_path):
+    (tmp_path / 'train').mkdir()
+    with pytest.raises(SystemExit, match='holds train, but not of a run'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert os.listdir(tmp_path) == ['train']
+
+
+def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_goes(tmp_path):
+    path = tmp_path / 'it.csv'
+    left = tmp_path / '.it.csv.0123abcd.part'
+    others = ['.it.csv.part', '.it.csv.0123abcd.part2', 'it.csv.0123abcd.part', '.other.csv.0123abcd.part']
+    for name in others:
+        (tmp_path / name).write_text('mine')
+    left.write_text('half')
+    with pytest.raises(ZeroDivisionError), program.part_of(path) as part:
+        assert not left.exists()
+        part.write_text('half')
+        program.replace(path, 'whole')  # by another process: it leaves alone what is at work
+        assert part.exists()
+        1 / 0  # noqa: B018
+    assert path.read_text() == 'whole' and sorted(os.listdir(tmp_path)) == sorted([*others, 'it.csv'])
+    with program.part_of(tmp_path / 'new', folder=True) as part:
+        (part / 'file').write_text('x')
+        assert not (tmp_path / 'new').exists()
+    assert os.listdir(tmp_path / 'new') == ['file'] and sorted(os.listdir(tmp_path)) == sorted(
+        [*others, 'it.csv', 'new'])
+
+
 def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(run_main, tmp_path):
     first = start(tmp_path, *LONG, '--max_steps=1000000')
     wait_for(lambda: steps_saved(tmp_path), first)
@@ -309,8 +480,8 @@ def test_a_step_that_is_not_finite_stops_the_run_before_the_variables_are_touche
         tmp_path, monkeypatch, layer, kind, words):
     nets, original = [], checkpoints.Run.restore
 
-    def restore(self, max_steps, **objects):
-        step = original(self, max_steps, **objects)
+    def restore(self, **objects):
+        step = original(self, **objects)
         weight = objects['net'].weights[layer]
         weight.assign({'equal': tf.ones_like(weight), 'huge': weight * 1e20, 'nan': weight * np.nan}[kind])
         nets.append((objects['net'], [v.numpy() for v in objects['net'].variables]))
@@ -342,7 +513,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(run_main, tmp_path, m
     monkeypatch.setattr(checkpoints, 'write_json', refuse)
     with pytest.raises(SystemExit, match='error: --log_dir=.* cannot be used .*Permission denied'):
         run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert not os.listdir(tmp_path)
+    assert os.listdir(tmp_path) == ['.lock']
 
 
 def test_an_error_is_told_by_its_first_line_or_its_type():
@@ -391,8 +562,7 @@ def test_settings_of_somebody_else_are_refused_and_kept(run_main, tmp_path, cont
 @pytest.fixture
 def run(tmp_path):
     """A Run in a new folder, not entered."""
-    return checkpoints.Run(tmp_path / 'run', input_data.read_data_sets(fake_data=True),
-                           dataclasses.asdict(main.Settings()))
+    return checkpoints.Run(tmp_path / 'run', input_data.read_data_sets(fake_data=True), main.Settings())
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

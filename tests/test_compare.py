@@ -24,6 +24,7 @@ import main
 import pictures
 import retrain
 from conftest import ROOT
+from rows import COLUMNS, OLD_COLUMNS, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
 TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
@@ -92,7 +93,6 @@ def in_turn(train_all, tmp_path_factory):
 def test_the_grid_has_each_method_at_each_strength_for_each_seed():
     runs = list(compare.grid([0, 1], [0.1, 0.2], [0.01, 1.0], [50, 90]))
     assert len(runs) == 2 * (1 + 2 * 3 + 2) and [r['seed'] for r in runs] == [0] * 9 + [1] * 9
-    assert figure.LAYERS == main.REGULARISED
     assert [figure.method(r) for r in runs[:9]] == ['dense', *['ssl', 'gss', 'gss'] * 2, 'scn', 'scn']
     assert [r['random_sparsity'] for r in runs[7:9]] == [0.5, 0.9]
 
@@ -213,7 +213,7 @@ def test_print_commands_says_what_waits_and_what_is_printed_again(run_tool, in_t
 def test_a_run_that_left_nothing_is_not_retrained(in_turn, tmp_path, run_tool, capsys):
     found = compare.read(in_turn / 'it.csv')
     found[1]['alive_fc2'] = '0'
-    (tmp_path / 'it.csv').write_text(compare.lines(found, header=True))
+    (tmp_path / 'it.csv').write_text(written(found, header=True))
     run_tool(compare, *command(tmp_path, '--print_commands', '--retrain_steps=10', '--baselines')[2:])
     shown = capsys.readouterr()
     assert 'ssl-lasso-0.1-seed-3 cannot be retrained' in shown.err and '4 retrainings wait' in shown.err
@@ -261,7 +261,7 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
     monkeypatch.setattr(compare.Job, 'is_running', is_running)
     monkeypatch.setattr(compare.Job, 'train', lambda job: order.append(job.name) or 0)
     monkeypatch.setattr(compare.Job, 'row', lambda job: None if job.name not in order else {
-        **made_up(), **dict(zip(compare.KEY, job.key, strict=True)), 'method': job.name})
+        **made_up(), **(cells := dict(zip(compare.KEY, job.key, strict=True))), 'method': compare.method(cells)})
     assert compare.train_all(remaining(tmp_path), tmp_path / 'it.csv') == []
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
@@ -294,12 +294,12 @@ def test_somebody_elses_csv_is_not_touched(run, tmp_path):
 
 
 @pytest.mark.parametrize('name, value', [
-    ('test_accuracy', ''), ('test_accuracy', 'x'), ('test_accuracy', 'nan'), ('test_accuracy', '99.1'), ('seed', '0.0'),
-    ('alive_conv1', '3.0'), ('macs', '-1'), ('group_lasso', 'inf')])
+    ('test_accuracy', ''), ('test_accuracy', 'x'), ('test_accuracy', 'nan'), ('test_accuracy', '99.1'), ('seed', '0.5'),
+    ('alive_conv1', 'inf'), ('macs', '-1'), ('group_lasso', 'inf')])
 def test_a_cell_that_no_run_has_written_is_named(run, in_turn, tmp_path, name, value):
     found = compare.read(in_turn / 'it.csv')
     found[1][name] = value
-    before = ''.join(','.join(cells) + '\n' for cells in (compare.COLUMNS, *(row.values() for row in found)))
+    before = ''.join(','.join(cells) + '\n' for cells in (COLUMNS, *(row.values() for row in found)))
     (tmp_path / 'it.csv').write_text(before)
     for flag in ('--figure', '--collect'):
         with pytest.raises(SystemExit, match=f'^error: --csv=.*seed {found[1]["seed"]}, {name} cannot be '
@@ -344,7 +344,7 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
 def old_form(rows):
     """The text of a CSV of before the columns in LATER."""
     return ''.join(','.join(cells) + '\n' for cells in (
-        compare.OLD_COLUMNS, *([row[name] for name in compare.OLD_COLUMNS] for row in rows)))
+        OLD_COLUMNS, *([row[name] for name in OLD_COLUMNS] for row in rows)))
 
 
 def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it(in_turn, tmp_path, monkeypatch):
@@ -365,7 +365,7 @@ def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it
     assert path.read_text() == before and len([*tmp_path.iterdir()]) == 1
     (tmp_path / 'link.csv').symlink_to(path)
     compare.append(tmp_path / 'link.csv', whole[3])
-    assert compare.read(path) == whole and path.read_text().startswith(','.join(compare.COLUMNS) + '\n')
+    assert compare.read(path) == whole and path.read_text().startswith(','.join(COLUMNS) + '\n')
     assert (tmp_path / 'link.csv').is_symlink() and path.stat().st_mode & 0o777 == 0o664
 
 
@@ -389,7 +389,7 @@ def test_the_committed_rows_are_those_of_before_the_last_columns():
     for name, count, sha256 in (('comparison.csv', 113, '361df464945c6d43'),
                                 ('comparison_cifar10.csv', 56, '91d4b58d9250e2cf')):
         rows = compare.read(ROOT / '_img' / name)[:count]
-        old = '\n'.join(','.join(row[column] for column in compare.OLD_COLUMNS) for row in rows)
+        old = '\n'.join(','.join(row[column] for column in OLD_COLUMNS) for row in rows)
         assert hashlib.sha256(old.encode()).hexdigest().startswith(sha256)
 
 
@@ -401,7 +401,9 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
            '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
-           '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
+           '--csv=~nosuchuser/x.csv': 'csv', '--picture=it.png': 'give these, too',
+           '--figure --picture=it.csv': 'a .png', '--figure --levels= --picture=it.png': 'give these, too',
+           '--runs_dir=~nosuchuser/x': 'runs_dir'}
     for line, words in bad.items():
         with pytest.raises(SystemExit, match=words) as stop:
             run(tmp_path, *line.split())
@@ -412,7 +414,7 @@ def test_bad_input_costs_one_line(run, tmp_path):
 # -------------------------------------------------------------------------------------------------------- figures
 
 def made_up(**cells):
-    return {**dict.fromkeys(compare.COLUMNS, '0'), **compare.LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
+    return {**dict.fromkeys(COLUMNS, '0'), **compare.LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
             'steps': '10000', 'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
             **{name: str(value) for name, value in cells.items()}}
 
@@ -567,10 +569,10 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
     path = tmp_path / 'comparison.csv'
     for row in [*others, *ROWS]:
         compare.append(path, row)
-    run_tool(compare, f'--csv={path}', '--figure')
+    run_tool(compare, f'--csv={path}', '--figure', f'--picture={tmp_path}/a.png', f'--alive={tmp_path}/b.png')
     found = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith('ssl ')]
     assert found and '5' not in found
-    assert (tmp_path / 'comparison.png').stat().st_size > 10000 and (tmp_path / 'alive.png').stat().st_size > 5000
+    assert (tmp_path / 'a.png').stat().st_size > 10000 and (tmp_path / 'b.png').stat().st_size > 5000
     for flag in ('--max_steps=77', '--seeds=7'):
         with pytest.raises(SystemExit, match='^error: [^\n]*has no rows[^\n]*$'):
             run_tool(compare, f'--csv={path}', '--figure', flag)
@@ -581,22 +583,21 @@ def test_the_figure_is_of_the_seeds_that_are_named(run_tool, tmp_path, capsys):
         compare.append(tmp_path / 'it.csv', row)
     run_tool(compare, f'--csv={tmp_path}/it.csv', '--figure', '--seeds=0')
     assert figure.rst(figure.run_table(ROWS)) in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['alive_it.png', 'it.csv', 'it.png']
+    assert [path.name for path in tmp_path.iterdir()] == ['it.csv']  # no picture that no flag names
 
 
-@pytest.mark.parametrize('name', ['comparison.png', 'alive.png'])
-def test_somebody_elses_picture_is_kept(run_tool, tmp_path, name):
+@pytest.mark.parametrize('flag', ['picture', 'alive'])
+def test_somebody_elses_picture_is_kept(run_tool, tmp_path, flag):
     for row in ROWS:
         compare.append(tmp_path / 'comparison.csv', row)
-    pictures.pyplot().figure().savefig(tmp_path / name)
-    before = (tmp_path / name).read_bytes()
-    with pytest.raises(SystemExit, match=f'^error: .*{name} is there, and no picture of this program'):
-        run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure')
-    assert (tmp_path / name).read_bytes() == before and len([*tmp_path.iterdir()]) == 2
+    pictures.pyplot().figure().savefig(tmp_path / 'it.png')
+    before = (tmp_path / 'it.png').read_bytes()
+    with pytest.raises(SystemExit, match='^error: .*it.png is there, and no picture of this program'):
+        run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', f'--{flag}={tmp_path}/it.png')
+    assert (tmp_path / 'it.png').read_bytes() == before and len([*tmp_path.iterdir()]) == 2
 
 
 def test_without_levels_there_is_the_table_of_runs_alone(run_tool, tmp_path, capsys):
-    """So the README's pictures outlive a look at the rows of another grid in the same CSV."""
     for row in ROWS:
         compare.append(tmp_path / 'comparison.csv', row)
     run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', '--levels=')
@@ -617,3 +618,6 @@ def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
     assert list(map(list, marks)) == [[0.5, 1.5]] * 3
     assert sorted(text.get_text().replace('\n', ' ') for text in axes.texts) == [
         '1 of 3 seeds', '2 of 3 seeds', 'out of range', 'out of range', 'out of range']
+    pictures.draw_comparison({'a': {'scn': {95: [1.0]}, 'ssl': {95: [4.0]}, 'gss': {95: [5.0]}}},
+                             {name: {50: 0.5} for name in ('scn', 'ssl', 'gss')}, tmp_path / 'it.png')
+    assert not [line for line in kept[1].axes[0].lines if line.get_marker() == 'D']  # the paper has no value at 95%

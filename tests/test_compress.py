@@ -297,7 +297,7 @@ def test_the_command_writes_what_it_says(run):
     output = folder / 'compressed'
     assert {path.name for path in output.iterdir()} == {'dense', 'compressed', 'dense.tflite', 'compressed.tflite',
                                                         'compression.json'}
-    assert not list(folder.glob('*.part-*'))
+    assert not list(folder.glob('.*.part'))
     figures, results = (json.loads(path.read_text()) for path in (output / 'compression.json', folder / 'results.json'))
     assert figures['accuracy'] == {'as_trained': results['results']['test']['accuracy_as_trained'],
                                    'thresholded': results['results']['test']['accuracy'],
@@ -335,13 +335,15 @@ def test_a_kill_on_the_way_leaves_no_half_output(run, number):
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while set(folder.iterdir()) == before and process.poll() is None:
         time.sleep(0.01)
-    assert [path for path in folder.iterdir() if path.name.startswith('compressed.part-')]
+    left, = set(folder.iterdir()) - before
+    assert re.fullmatch(r'\.compressed\.[0-9a-f]{8}\.part', left.name)  # hidden
     process.send_signal(number)
     process.communicate()
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
     assert number == signal.SIGKILL or set(folder.iterdir()) == before  # nothing is left
     assert not (folder / 'compressed').exists()
-    assert compress.compress_run(folder)[0] == folder / 'compressed'  # what was left does not stand in the way
+    assert compress.compress_run(folder)[0] == folder / 'compressed'  # what was left goes
+    assert set(folder.iterdir()) == before | {folder / 'compressed'}
 
 
 def test_a_run_with_nothing_left_is_exported_as_the_constant_that_it_is(run, capfd, tmp_path):

@@ -75,7 +75,7 @@ def test_recorded_norms_are_those_of_the_run(layer):
 
 def test_a_loss_that_is_not_finite_ends_the_recording():
     data = input_data.read_data_sets(fake_data=True)
-    with pytest.raises(program.RunError, match='at step . the loss is no longer finite'):
+    with pytest.raises(program.RunError, match='at step . this is no longer finite'):
         illustrate.record(data, main.Settings(**{**TINY, 'learning_rate': 1e30}), 'fc1')
 
 

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 import main
-import report
 
 SHAPES = {'dense': (7, 5), 'conv1d': (3, 4, 6), 'conv2d': (3, 2, 4, 5), 'conv3d': (2, 3, 2, 4, 3)}
 
@@ -123,7 +122,7 @@ def test_multiply_accumulates_are_counted_where_the_weights_are_used(shape):
     expected = {name: weight.shape.num_elements() for name, weight in net.weights.items()}
     expected['conv1'] *= shape[0] * shape[1]
     expected['conv2'] *= -(-shape[0] // 2) * -(-shape[1] // 2)
-    assert report.macs(shape, (3, 4, 6, 5)) == expected
+    assert main.macs(shape, (3, 4, 6, 5)) == expected
 
 
 def test_a_group_is_alive_as_long_as_any_weight_is_left_however_small():

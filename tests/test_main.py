@@ -1,5 +1,6 @@
 """The program as its user sees it: flags, messages, folder, exit status, TensorBoard."""
 
+import csv
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -125,10 +127,10 @@ def test_the_run_folder_and_its_files(run_main, capsys):
     shown = capsys.readouterr().out
     folder, = pathlib.Path('logs').iterdir()
     assert re.fullmatch('fake-[0-9a-f]{8}', folder.name) and f'folder: {folder}\n' in shown
-    assert {path.name for path in folder.iterdir()} == {'settings.json', 'results.json', 'train', 'test',
-                                                             'checkpoints'}
+    assert {path.name for path in folder.iterdir()} == {'.lock', 'settings.json', 'results.json', 'evaluations.csv',
+                                                             'train', 'test', 'checkpoints'}
     settings, results = (json.loads((folder / name).read_text()) for name in ('settings.json', 'results.json'))
-    assert settings['settings']['max_steps'] == 4 and settings['versions']['tensorflow'] == tf.__version__
+    assert settings['settings']['max_steps'] == 4 and settings['starts'][0]['tensorflow'] == tf.__version__
     assert all(results[key] == settings[key] for key in settings)
     assert results['results']['step'] == 4
     assert f'{results["results"]["test"]["accuracy"]:.2%}' in shown
@@ -361,15 +363,17 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     data = input_data.read_data_sets(fake_data=True)
     net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
     names = list(net.weights)
-    layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i}
+    layers = {name: {'zero_share': 0.1 + 0.1 * i, 'groups_alive': 11 + i, 'groups': 21 + i,
+                     'largest_norms': [31.0 + i, 41.0 + i][:1 + (i > 0)]}
               for i, name in enumerate(names)}
     sparsity = {'mean_of_five': 0.61, 'mean_of_four': 0.72, 'global_sparsity': 0.83, 'weights_left': 1234,
                 'weights': 5678, 'layers': layers, 'macs': 4321, 'macs_dense': 8765}
     measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}
-    settings = dataclasses.asdict(main.Settings(max_steps=1000, widths=(3, 4, 6, 5), seed=77))
-    show = report.Report(tmp_path, {'settings': settings, 'versions': {}}, data, net, 0)
+    settings = main.Settings(max_steps=1000, widths=(3, 4, 6, 5), seed=77, sparsity_threshold=0.007)
+    run = types.SimpleNamespace(folder=tmp_path, settings=settings, facts={'settings': dataclasses.asdict(settings)})
+    show = report.Report(run, data, net, 0)
     show.progress(40, 2.0)
     show.evaluation(100, **measured, penalties={'group_lasso': 10.0, 'group_variance': 20.0}, sparsity=sparsity,
                     norms={name: tf.fill([9], float(i)) for i, name in enumerate(names)})
@@ -382,6 +386,15 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
                  'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765',
                  'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
         assert text in shown
+    row, = csv.DictReader((tmp_path / 'evaluations.csv').read_text().splitlines())
+    assert 0 < float(row.pop('seconds')) < 300
+    assert row == {
+        'step': '100', 'threshold': '0.007', 'train_cross_entropy': '1.5', 'train_accuracy': '0.25',
+        'test_cross_entropy': '2.5', 'test_accuracy': '0.75', 'group_lasso': '10', 'group_variance': '20',
+        'mean_of_five': '0.61', 'mean_of_four': '0.72', 'global_sparsity': '0.83', 'weights_left': '1234',
+        'macs': '4321', 'images_per_second': '2000', **{f'alive_{name}': str(11 + i) for i, name in enumerate(names)},
+        **{f'norm_1_{name}': str(31 + i) for i, name in enumerate(names)},
+        **{f'norm_2_{name}': str(41 + i) if i else '0' for i, name in enumerate(names)}}
     for i, part in enumerate(('train', 'test')):
         events = event_accumulator.EventAccumulator(str(tmp_path / part), size_guidance={'tensors': 0})
         events.Reload()
@@ -404,7 +417,7 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
         plugin_data_pb2.HParamsPluginData.FromString(events.summary_metadata[f'_hparams_/{name}'].plugin_data.content)
         for name in ('experiment', 'session_start_info'))
     columns = [column.name for column in experiment.experiment.hparam_infos]
-    assert columns[:3] == ['group_lasso', 'group_variance', 'random_sparsity'] and len(columns) == 12
+    assert len(columns) == 12 and {'group_lasso', 'group_variance', 'random_sparsity', 'dataset'} < set(columns)
     assert {metric.name.tag for metric in experiment.experiment.metric_infos} == {
         'accuracy', 'sparsity/mean_of_five', 'sparsity/mean_of_four', 'sparsity/global_sparsity'}
     trial = trial.session_start_info
@@ -430,18 +443,14 @@ def test_evaluations_go_through_the_test_images_in_a_new_order_each_epoch(train,
 
 
 def test_identity_tells_data_apart_by_content():
-    data = input_data.read_data_sets(fake_data=True)
-    settings = dataclasses.asdict(main.Settings())
+    data, settings = input_data.read_data_sets(fake_data=True), main.Settings()
     changed = data._replace(train=data.train._replace(labels=np.roll(data.train.labels, 1)))
     assert checkpoints.identity(data, settings) != checkpoints.identity(changed, settings)
-    assert checkpoints.identity(data, {**settings, 'group_lasso': 0}) == checkpoints.identity(
-        data, {**settings, 'group_lasso': 0.0})
 
 
 @pytest.mark.parametrize('changed, name', [({}, 'fake-e8d02e31'), (
     dict(widths=(3, 4, 6, 5), final_learning_rate=1e-5, seed=3, max_steps=7), 'fake-637b8e92')])
 def test_the_default_folders_name_stays_what_it_was(changed, name):
     """Byte for byte what earlier versions wrote, or their runs would not continue."""
-    identity = checkpoints.identity(input_data.read_data_sets(fake_data=True),
-                                    dataclasses.asdict(main.Settings(**changed)))
+    identity = checkpoints.identity(input_data.read_data_sets(fake_data=True), main.Settings(**changed))
     assert checkpoints.default_log_dir({**identity, 'train_sha256': 64 * '0'}).name == name

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shutil
 
 import pytest
 
@@ -37,12 +36,12 @@ def refused(words, call, *arguments):
     assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code
 
 
-def test_each_column_holds_the_figures_of_its_name(run, command):
+def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path):
     results = json.loads((run / 'results.json').read_text())['results']
     assert len({results[name] for name in ('mean_of_five', 'mean_of_four', 'global_sparsity')}) == 3
     command(f'--log_dir={run}', '--curve=it.csv')
-    assert sorted(os.listdir()) == ['it.csv', 'it.png']
-    rows = pictures.read_curve('it.csv')
+    assert os.listdir() == ['it.csv']
+    rows = pictures.read_curve(tmp_path / 'it.csv')
     assert [row['step'] for row in rows] == [0, 10, 20, 30]
     assert rows[-1] == pytest.approx({
         'step': 30, 'test_accuracy': results['test']['accuracy'],
@@ -50,8 +49,7 @@ def test_each_column_holds_the_figures_of_its_name(run, command):
     first = open('it.csv').read()
     command(f'--log_dir={run}', '--curve=it.csv')  # its own file is replaced
     assert open('it.csv').read() == first
-    os.unlink('it.png')
-    command('--curve=it.csv')  # without the run
+    command('--curve=it.csv', '--picture=it.png')  # without the run
     assert os.path.getsize('it.png') > 10000
 
 
@@ -72,7 +70,7 @@ def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
 def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'link').symlink_to(run)
-    command('--log_dir=~/link', '--curve=~/it.csv')
+    command('--log_dir=~/link', '--curve=~/it.csv', '--picture=~/it.png')
     assert (tmp_path / 'it.csv').exists() and (tmp_path / 'it.png').exists()
 
 
@@ -80,10 +78,12 @@ def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
     (['--curve='], '--curve.*must be the name of a file'),
     (['--log_dir=', '--curve=it.csv'], '--log_dir.*must be the name'),
     ([], '--curve'), (['--curve=it'], '--curve=it must be the name of a .csv file'), (['--curve=.csv'], '--curve=.csv'),
-    (['--curve=it.CSV/'], '--curve='), (['--curve=absent.csv'], '--curve=absent.csv is not the evaluations of a run'),
-    (['--curve=~nosuchuser/it.csv'], '--curve=~nosuchuser/it.csv: there is no such home'),
+    (['--curve=it.CSV/'], '--curve='), (['--curve=it.csv'], 'nothing to do'),
+    (['--curve=it.csv', '--picture=it.csv'], '--picture=it.csv must be the name of a .png'),
+    (['--curve=absent.csv', '--picture=it.png'], '--curve=absent.csv is not the evaluations of a run'),
+    (['--curve=~nosuchuser/it.csv', '--picture=it.png'], '--curve=~nosuchuser/it.csv: there is no such home'),
     (['--log_dir=~nosuchuser', '--curve=it.csv'], '--log_dir=~nosuchuser: there is no such home'),
-    (['--log_dir=nowhere', '--curve=it.csv'], '--log_dir=nowhere holds no evaluations of a run'),
+    (['--log_dir=nowhere', '--curve=it.csv'], '--log_dir=nowhere holds no evaluations.csv of a run'),
     (['--log_dir={run}', '--curve=no/such/folder/it.csv'], 'no/such/folder/it.csv'),
     (['--log_dir={run}', '--curve=folder.csv'], 'folder.csv')])
 def test_bad_input_costs_one_line(run, command, tmp_path, arguments, words):
@@ -100,44 +100,35 @@ HEAD = 'step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n'
     HEAD.encode() + b'0,1,2,3,4,5\n', HEAD.replace('mean_of_five,mean_of_four', 'mean_of_four,mean_of_five').encode()])
 def test_somebody_elses_csv_is_refused_and_kept(run, command, tmp_path, content):
     (tmp_path / 'it.csv').write_bytes(content)
-    for arguments in (['--curve=it.csv'], [f'--log_dir={run}', '--curve=it.csv']):
+    for arguments in (['--curve=it.csv', '--picture=it.png'], [f'--log_dir={run}', '--curve=it.csv']):
         refused('^error: --curve=it.csv is not the evaluations of a run .*Give another', command, *arguments)
     assert (tmp_path / 'it.csv').read_bytes() == content and os.listdir() == ['it.csv']
 
 
 def test_somebody_elses_picture_is_kept(run, command, tmp_path):
     (tmp_path / 'it.png').write_text('mine')
-    refused('^error: .*it.png is there, and no picture of this', command, f'--log_dir={run}', '--curve=it.csv')
+    refused('^error: .*it.png is there, and no picture of this', command, f'--log_dir={run}', '--curve=it.csv',
+            '--picture=it.png')
     assert (tmp_path / 'it.png').read_text() == 'mine' and os.listdir() == ['it.png']
 
 
-def test_an_evaluation_that_a_kill_has_cut_is_left_out(tmp_path):
-    """One whose accuracy is in TensorBoard's file, and whose sparsities are not."""
-    import tensorflow as tf
-    with tf.summary.create_file_writer(str(tmp_path / 'test')).as_default():
-        for step in (0, 10):
-            for tag in list(pictures.CURVES.values())[:None if step == 0 else 2]:
-                tf.summary.scalar(tag, 0.5, step)
-    pictures.write_curve(tmp_path, tmp_path / 'it.csv')
-    assert (tmp_path / 'it.csv').read_text() == HEAD + '0,0.5,0.5,0.5,0.5\n'
+def test_an_evaluation_that_a_kill_has_cut_is_left_out(run, command, tmp_path):
+    whole = (run / 'evaluations.csv').read_text()
+    for cut in (-1, -4, -300):
+        (tmp_path / 'evaluations.csv').write_text(whole[:cut])
+        command(f'--log_dir={tmp_path}', '--curve=it.csv')
+        assert [row['step'] for row in pictures.read_curve(tmp_path / 'it.csv')] == [0, 10, 20] or cut == -300
 
 
-def test_evaluations_that_a_damaged_file_hides_are_missed(run, command, tmp_path):
-    """TensorBoard's reader stops there, and says nothing."""
-    shutil.copytree(run, tmp_path / 'run')
-    command('--log_dir=run', '--curve=it.csv')
-    before = (tmp_path / 'it.csv').read_bytes()
-    for file in (tmp_path / 'run' / 'test').iterdir():
-        content = bytearray(file.read_bytes())
-        content[-min(len(content), 5000)] ^= 1  # among the evaluations
-        file.write_bytes(content)
-    refused('^error: --log_dir=run: the run has made 30 steps, and its evaluations can be read to step [0-9]+ alone',
-            command, '--log_dir=run', '--curve=it.csv')
-    assert (tmp_path / 'it.csv').read_bytes() == before
+def test_the_runs_own_file_is_not_replaced(run, command, tmp_path):
+    before = (run / 'evaluations.csv').read_bytes()
+    refused('is not the evaluations of a run .*its columns', command, f'--log_dir={run}',
+            f'--curve={run}/evaluations.csv')
+    assert (run / 'evaluations.csv').read_bytes() == before
 
 
 def test_a_folder_that_a_run_has_just_made_has_no_evaluations(tmp_path):
     checkpoints.write_json(tmp_path / 'settings.json', {})
-    with pytest.raises(program.RunError, match='holds no evaluations of a run'):
+    with pytest.raises(program.RunError, match='holds no evaluations.csv of a run'):
         pictures.write_curve(tmp_path, tmp_path / 'it.csv')
     assert not (tmp_path / 'it.csv').exists()

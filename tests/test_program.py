@@ -66,7 +66,7 @@ def test_importing_is_silent():
     ours = {'main', 'program', 'checkpoints', 'input_data', 'report'}
     assert new[1] - new[0] == {'keras_regularizer'}
     assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
-    foreign = {'tensorboard', 'tqdm', 'mlxtend', 'pooch', 'matplotlib'}
+    foreign = {'tensorboard', 'tqdm', 'mlxtend', 'requests', 'matplotlib'}
     assert not {name.split('.')[0] for name in new[2] - new[0]} & foreign
 
 

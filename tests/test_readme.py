@@ -121,8 +121,9 @@ def test_the_tables_of_the_comparison_are_what_the_csv_gives():
 
 
 def test_the_pictures_are_of_the_csvs(tmp_path):
-    figure.draw(grid(), 0.01, LEVELS, tmp_path / 'comparison.csv')
-    figure.draw(measured('cifar10', steps=6000), 0.01, LEVELS, tmp_path / 'comparison_cifar10.csv')
+    for rows, end in ((grid(), ''), (measured('cifar10', steps=6000), '_cifar10')):
+        figure.draw_drops(rows, 0.01, LEVELS, tmp_path / f'comparison{end}.png')
+        figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
     pictures.draw_curve(pictures.read_curve(ROOT / '_img' / 'training.csv'), tmp_path / 'training.png')
     drawn = {path.name: pictures.source(path) for path in tmp_path.iterdir()}
     assert len(set(drawn.values())) == len(drawn) == 5
@@ -175,7 +176,7 @@ def test_the_verdict_on_cifar_10_is_what_the_csv_gives():
     points = ['{:.2f} to {:.2f}'.format(*(100 * share for share in gained(lasso, 'test_accuracy')))
               for lasso in (0.016, 0.03, 0.05)]
     assert f'by {points[0]} points at 0.016, {points[1]} at 0.03 and {points[2]} at 0.05' in WORDS
-    kept = [gained(lasso, *(f'alive_{layer}' for layer in figure.LAYERS))[0] for lasso in (0.016, 0.03, 0.05)]
+    kept = [gained(lasso, *(f'alive_{layer}' for layer in main.REGULARISED))[0] for lasso in (0.016, 0.03, 0.05)]
     assert kept[0] < 0 < min(kept[1:])
 
 

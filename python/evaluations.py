@@ -1,0 +1,62 @@
+"""evaluations.csv in a run's folder: what each periodic evaluation measured, one row each, for programs to read."""
+
+import csv
+import io
+
+import program
+
+
+def text(value):
+    """A cell: floats have six digits."""
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+def lines(rows):
+    file = io.StringIO()
+    csv.writer(file, lineterminator='\n').writerows(rows)
+    return file.getvalue()
+
+
+def read(path):
+    """The rows, dicts from column to text, without a last line that was cut.
+
+    Raises:
+      program.RunError: the file is not what a run has written, or not there.
+    """
+    try:
+        whole, newline, _ = path.read_text().rpartition('\n')
+        rows = list(csv.DictReader(io.StringIO(whole + newline)))
+        for row in rows:
+            if None in row or None in row.values() or str(int(row['step'])) != row['step']:
+                raise ValueError(f'step {row["step"]}')
+        return rows
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise program.RunError(f'{path} is not the evaluations of a run ({error}). Move it away, or put that of the '
+                               'run there.') from error
+
+
+class Evaluations:
+    """The file of a run that starts or goes on.
+
+    Attributes:
+      step: int, of the last row, or None. seconds: float, of that row.
+    """
+
+    def __init__(self, path, step, end):
+        """Takes out what a run that goes on at `step` makes again, or never made: a finished one keeps its last row."""
+        self.path, rows = path, read(path) if path.exists() else []
+        kept = [row for row in rows if int(row['step']) < step or int(row['step']) == step == end]
+        self.columns, self.step, self.seconds = (
+            (list(kept[-1]), int(kept[-1]['step']), float(kept[-1].get('seconds') or 0)) if kept else (None, None, 0.0))
+        if path.exists():
+            program.replace(path, lines([self.columns, *(row.values() for row in kept)] if kept else []))
+
+    def append(self, row):
+        """Adds a row, a dict, unless that of its step is there."""
+        if row['step'] == self.step:
+            return
+        if self.columns not in (None, list(row)):
+            raise program.RunError(f'{self.path} has other columns than this program writes. Move it away.')
+        with open(self.path, 'a', newline='') as file:
+            file.write(lines([row] * (not self.columns) + [map(text, row.values())]))
+        self.columns = list(row)
