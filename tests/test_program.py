@@ -79,6 +79,14 @@ def test_the_start_leaves_out_what_keras_imports_for_wrappers():
 
 # -------------------------------------------------------------------------------------------------------- environment
 
+@pytest.mark.skipif(not os.path.exists('/proc/self/environ'), reason='reads what a process was started with from /proc')
+def test_the_environment_of_a_user_is_none_of_pytests_nor_of_ours():
+    started = pathlib.Path('/proc', str(os.getppid()) if 'PYTEST_XDIST_WORKER' in os.environ else 'self')
+    theirs = (entry.split('=', 1) for entry in os.fsdecode((started / 'environ').read_bytes()).split('\0') if entry)
+    assert OUTSIDE == {name: value for name, value in theirs if not name.startswith('PYTEST_')}
+    assert started.name == 'self' or 'tensorflow' not in (started / 'maps').read_text()
+
+
 def weights(folder):
     reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / 'step-4'))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name.startswith('net')}
