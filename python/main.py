@@ -446,13 +446,14 @@ def train(data, settings, log_dir=None, source=None, start=None):
     train_set, test_set = (list(map(tf.constant, part)) for part in (data.train, data.test))
     train_batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
     test_batch = partial(input_data.batch, batch_size=min(EVALUATED, len(data.test.labels)), seed=settings.seed)
-    # Traced here, not by its first call: several runs in one process would look like retracing, and bring a warning.
-    train_steps = training_loop(lenet, optimizer, train_batch, *lambdas).get_concrete_function(
-        *train_set, tf.TensorSpec([], tf.int32))
 
     with checkpoints.Run(log_dir, data, dataclasses.asdict(settings), source, start and start.facts) as run:
         step = run.restore(settings.max_steps, net=lenet, optimizer=optimizer,
                            may_begin=not start or bool(start.weights))
+        # Traced here, not by its first call: several runs in one process would look like retracing, and bring a
+        # warning; and not before a folder that is refused, for it takes a second.
+        train_steps = training_loop(lenet, optimizer, train_batch, *lambdas).get_concrete_function(
+            *train_set, tf.TensorSpec([], tf.int32))
         steps_per_call = 1
         train_steps(*train_set, tf.constant(0))  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run.folder, run.facts, data, lenet, step))
