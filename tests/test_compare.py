@@ -134,16 +134,27 @@ def test_a_cell_holds_the_figure_of_its_name():
     assert ','.join(compare.row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
 
 
-def test_several_at_once_through_xargs_give_the_same_rows(run, in_turn, tmp_path):
-    """From another working directory, and in a folder whose name needs quotes."""
+@pytest.fixture
+def printed(run, tmp_path):
+    """A folder whose name needs quotes, and the commands printed for it."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    printed = run(folder, '--print_commands')
+    return folder, run(folder, '--print_commands')
+
+
+def test_what_is_printed_is_what_a_shell_runs(printed):
+    folder, text = printed
     assert not (folder / 'runs').exists()
-    commands = list(map(shlex.split, printed.splitlines()))
+    commands = list(map(shlex.split, text.splitlines()))
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
-    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed, text=True, check=True, cwd='/', timeout=300,
+
+
+@pytest.mark.slow
+def test_several_at_once_through_xargs_give_the_same_rows(run, printed, in_turn):
+    """From another working directory."""
+    folder, text = printed
+    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=text, text=True, check=True, cwd='/', timeout=300,
                    stdout=subprocess.DEVNULL)
     assert '4 rows added' in run(folder, '--collect')
     assert rows(folder) == rows(in_turn)
@@ -231,24 +242,26 @@ def wait_for(path, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     """First the program alone: its child lives on and holds the run's folder, so other runs come first. Then both."""
-    folder, steps = tmp_path / 'runs' / COMMON.format(600), '--max_steps=600'
-    first = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL)
-    wait_for(folder / 'ssl-lasso-0.1-seed-3' / 'settings.json', first)
+    folder, flags = tmp_path / 'runs' / COMMON.format(600), ('--max_steps=600', '--group_lassos=', '--levels=50,60')
+    first = subprocess.Popen(command(tmp_path, *flags), stdout=subprocess.DEVNULL)
+    wait_for(folder / 'scn-share-0.5-seed-3' / 'settings.json', first)
     first.kill()
     first.communicate()
     assert len(rows(tmp_path)) == 1
-    second = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL, start_new_session=True)
-    wait_for(folder / 'scn-share-0.5-seed-3' / 'checkpoints' / 'step-250.index', second)
+    second = subprocess.Popen(command(tmp_path, *flags), stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(folder / 'scn-share-0.6-seed-3' / 'checkpoints' / 'step-250.index', second)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    assert compare.train_all(remaining(tmp_path, steps=600), tmp_path / 'it.csv') == []
+    runs = list(compare.grid([3], [], [], [50, 60]))
+    assert compare.train_all(remaining(tmp_path, runs, steps=600), tmp_path / 'it.csv') == []
     found = compare.read(tmp_path / 'it.csv')
-    assert sorted(row['method'] for row in found) == ['dense', 'gss', 'scn', 'ssl']
-    log = (folder / 'ssl-lasso-0.1-seed-3.log').read_text()
+    assert sorted(row['random_sparsity'] for row in found) == ['0', '0.5', '0.6']
+    log = (folder / 'scn-share-0.5-seed-3.log').read_text()
     assert log.count('settings: ') == 1  # that run was left to the process that had it
-    assert 'continued from step' in (folder / 'scn-share-0.5-seed-3.log').read_text()
+    assert 'continued from step' in (folder / 'scn-share-0.6-seed-3.log').read_text()
 
 
 def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
@@ -266,7 +279,7 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
     folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'
@@ -276,14 +289,19 @@ def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     assert 'stopped by SIGTERM' in (folder.parent / f'{folder.name}.log').read_text()
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
-    """A run's folder that somebody else has filled."""
+def test_a_run_that_fails_is_named_and_the_others_go_on(in_turn, tmp_path, monkeypatch):
+    """A run's folder that somebody else has filled; a shell that copies finished runs stands in for Python."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nfor word; do folder=${word#--log_dir=}; [ "$folder" = "$word" ] || break; done\n'
+                      f'[ ! -e "$folder" ] && cp -r "{in_turn}/runs/{COMMON.format(20)}/${{folder##*/}}" "$folder"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
     strange = tmp_path / 'runs' / COMMON.format(20) / 'ssl-lasso-0.1-seed-3'
     strange.mkdir(parents=True)
     (strange / 'results.json').write_text('{}')
-    failed, = compare.train_all(remaining(tmp_path, TINY_RUNS[:2]), tmp_path / 'it.csv')
+    failed, = compare.train_all(remaining(tmp_path), tmp_path / 'it.csv')
     assert failed == f'ssl-lasso-0.1-seed-3 (status 1, see {strange}.log)'
-    assert len(rows(tmp_path)) == 1 and (strange / 'results.json').read_text() == '{}'
+    assert len(rows(tmp_path)) == 3 and (strange / 'results.json').read_text() == '{}'
 
 
 def test_somebody_elses_csv_is_not_touched(run, tmp_path):

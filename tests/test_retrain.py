@@ -192,6 +192,7 @@ def test_it_goes_on_to_the_bit_with_and_without_its_run(run_tool, cut, first, wh
     assert_same(cut, whole)
 
 
+@pytest.mark.slow
 def test_kill_9_changes_nothing(run_tool, first, tmp_path):
     arguments = ('--max_steps=400', '--eval_interval=100', '--checkpoint_interval=50')
     process = subprocess.Popen([sys.executable, str(ROOT / 'python' / 'retrain.py'), f'--log_dir={first}', *arguments],
