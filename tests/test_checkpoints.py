@@ -50,7 +50,7 @@ def contents(folder, step):
             if not name.startswith(('save_counter', '_CHECKPOINTABLE'))}
 
 
-def assert_same(folder, other, step):
+def assert_same(folder, other, step=6):
     ours, theirs = contents(folder, step), contents(other, step)
     assert ours.keys() == theirs.keys() and len(ours) > 30  # weights, biases, two slots each, the step
     for name, value in ours.items():
@@ -393,7 +393,8 @@ def test_a_link_to_nothing_is_not_replaced(run_main, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).is_symlink()
 
 
-@pytest.mark.parametrize('content', ['', '{}', '[1]', '{"identity": [[1, 2]]}', '[' * 100000, 'null'])
+@pytest.mark.parametrize('content', [
+    '', '{}', '[]', '[1]', '{"identity": [[1, 2]]}', '{"settings": 1}', '{"identity": 1}', '[' * 100000, 'null'])
 def test_settings_of_somebody_else_are_refused_and_kept(run_main, tmp_path, content):
     (tmp_path / 'settings.json').write_text(content)
     with pytest.raises(SystemExit, match='^error: .*settings.json is not what a run wrote. Give another --log_dir.$'):

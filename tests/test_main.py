@@ -186,14 +186,6 @@ def test_a_folder_with_other_files_keeps_them(run_main, tmp_path):
     assert (tmp_path / 'notes.txt').read_text() == 'mine' and (tmp_path / 'results.json').exists()
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{"settings": 1}', '{"identity": 1}'])
-def test_a_settings_file_of_somebody_else_is_not_overwritten(run_main, tmp_path, content):
-    (tmp_path / 'settings.json').write_text(content)
-    with pytest.raises(SystemExit, match='settings.json.* is not what a run wrote'):
-        run_main(*SMALL, f'--log_dir={tmp_path}')
-    assert (tmp_path / 'settings.json').read_text() == content
-
-
 @pytest.mark.parametrize('name', ['results.json', 'train', 'test', 'checkpoints'])
 def test_what_somebody_else_named_like_ours_is_not_touched(run_main, tmp_path, name):
     (tmp_path / name).write_text('mine')

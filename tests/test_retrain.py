@@ -19,29 +19,16 @@ import input_data
 import main
 import retrain
 from conftest import ROOT
+from test_checkpoints import assert_same, contents
 
 RUN = ('--fake_data', '--widths=3,4,12,10', '--learning_rate=0.01', '--sparsity_threshold=0.02', '--seed=2',
        '--batch_size=50', '--eval_interval=20', '--checkpoint_interval=20', '--dropout=0.9', '--group_variance=0')
 SHORT = ('--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
 
 
-def contents(folder, step):
-    """Every tensor of a checkpoint, but for the count of saves."""
-    reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / f'step-{step}'))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-            if not name.startswith(('save_counter', '_CHECKPOINTABLE'))}
-
-
 def weights(folder, step, of='weights'):
     tensors = contents(folder, step)
     return {name: tensors[f'net/{of}/{name}/.ATTRIBUTES/VARIABLE_VALUE'] for name in (*main.REGULARISED, 'softmax')}
-
-
-def assert_same(folder, other, step=6):
-    ours, theirs = contents(folder, step), contents(other, step)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 def files(folder):
