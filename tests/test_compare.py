@@ -446,6 +446,14 @@ ROWS = [made_up(method='dense', test_accuracy=0.99), made_up(method='scn', rando
         *series('gss', 0.01, [(0.01, 0.5, 0.98)])]
 
 
+@pytest.fixture
+def path(tmp_path):
+    """Of a CSV with these rows."""
+    for row in ROWS:
+        compare.append(tmp_path / 'comparison.csv', row)
+    return tmp_path / 'comparison.csv'
+
+
 @pytest.mark.parametrize('method, level, expected', [
     ('ssl', 60, 0.5), ('ssl', 40, 0.0), ('ssl', 75, 2.25), ('ssl', 90, 4.0), ('ssl', 95, None), ('ssl', 10, None),
     ('scn', 70, 2.0), ('scn', 71, None), ('gss', 50, None)])
@@ -594,30 +602,27 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
             run_tool(compare, f'--csv={path}', '--figure', flag)
 
 
-def test_the_figure_is_of_the_seeds_that_are_named(run_tool, tmp_path, capsys):
-    for row in [*ROWS, *(dict(row, seed='1', test_accuracy='0.5') for row in ROWS)]:
-        compare.append(tmp_path / 'it.csv', row)
-    run_tool(compare, f'--csv={tmp_path}/it.csv', '--figure', '--seeds=0')
+def test_the_figure_is_of_the_seeds_that_are_named(run_tool, path, tmp_path, capsys):
+    path = path.rename(tmp_path / 'it.csv')
+    for row in ROWS:
+        compare.append(path, dict(row, seed='1', test_accuracy='0.5'))
+    run_tool(compare, f'--csv={path}', '--figure', '--seeds=0')
     assert figure.rst(figure.run_table(ROWS)) in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ['alive_it.png', 'it.csv', 'it.png']
 
 
 @pytest.mark.parametrize('name', ['comparison.png', 'alive.png'])
-def test_somebody_elses_picture_is_kept(run_tool, tmp_path, name):
-    for row in ROWS:
-        compare.append(tmp_path / 'comparison.csv', row)
+def test_somebody_elses_picture_is_kept(run_tool, path, tmp_path, name):
     pictures.pyplot().figure().savefig(tmp_path / name)
     before = (tmp_path / name).read_bytes()
     with pytest.raises(SystemExit, match=f'^error: .*{name} is there, and no picture of this program'):
-        run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure')
+        run_tool(compare, f'--csv={path}', '--figure')
     assert (tmp_path / name).read_bytes() == before and len([*tmp_path.iterdir()]) == 2
 
 
-def test_without_levels_there_is_the_table_of_runs_alone(run_tool, tmp_path, capsys):
+def test_without_levels_there_is_the_table_of_runs_alone(run_tool, path, tmp_path, capsys):
     """So the README's pictures outlive a look at the rows of another grid in the same CSV."""
-    for row in ROWS:
-        compare.append(tmp_path / 'comparison.csv', row)
-    run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', '--levels=')
+    run_tool(compare, f'--csv={path}', '--figure', '--levels=')
     assert capsys.readouterr().out == f'All runs, means over the seeds\n\n{figure.rst(figure.run_table(ROWS))}\n'
     assert [path.name for path in tmp_path.iterdir()] == ['comparison.csv']
 

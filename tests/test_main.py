@@ -180,12 +180,6 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, finished,
     assert {path: path.read_bytes() for path in (tmp_path / 'mine').rglob('*') if path.is_file()} == before
 
 
-def test_a_folder_with_other_files_keeps_them(run_main, tmp_path):
-    (tmp_path / 'notes.txt').write_text('mine')
-    run_main(*SMALL, f'--log_dir={tmp_path}')
-    assert (tmp_path / 'notes.txt').read_text() == 'mine' and (tmp_path / 'results.json').exists()
-
-
 @pytest.mark.parametrize('name', ['results.json', 'train', 'test', 'checkpoints'])
 def test_what_somebody_else_named_like_ours_is_not_touched(run_main, tmp_path, name):
     (tmp_path / name).write_text('mine')
@@ -221,10 +215,11 @@ def test_the_data_are_those_that_the_flags_name(run_main, tmp_path, monkeypatch)
     assert asked == [{'data_dir': None, 'dataset': 'mnist', 'fake_data': True, 'seed': 0}]
 
 
-def test_the_home_is_understood(run_main, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    run_main(*SMALL, '--log_dir=~/run')
-    assert (tmp_path / 'home' / 'run' / 'results.json').exists()
+def test_the_home_is_understood_and_other_files_in_a_folder_are_kept(run_main, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'notes.txt').write_text('mine')
+    run_main(*SMALL, '--log_dir=~/')
+    assert (tmp_path / 'notes.txt').read_text() == 'mine' and (tmp_path / 'results.json').exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):

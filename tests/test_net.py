@@ -277,29 +277,21 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_cal
     assert (other.weights['fc1'] != net.weights['fc1']).numpy().any()
 
 
-def test_train_builds_the_net_of_its_arguments(train):
+def test_train_builds_the_net_of_its_arguments_and_orders_the_images_by_its_seed(train, monkeypatch):
     data = input_data.read_data_sets(fake_data=True)
     settings = dict(seed=5, random_sparsity=0.5, widths=WIDTHS, sparsity_threshold=0.0)
     figures, net = train(data, max_steps=0, dropout=0.7, **settings)
     for name, value in values(make_net(random_sparsity=0.5, seed=5)).items():
         np.testing.assert_array_equal(values(net)[name], value)
     assert (net.keep_probability, net.threshold, net.seed) == (0.7, 0.0, 5)
+    seeds, original = [], input_data.batch
+    monkeypatch.setattr(input_data, 'batch', lambda *arguments, seed, **others: seeds.append(seed) or original(
+        *arguments, seed=seed, **others))
     figures, _ = train(data, max_steps=2, **settings)
+    assert set(seeds) == {5}
     for name in main.REGULARISED:
         size = net.weights[name].shape.num_elements()
         assert figures['layers'][name]['zero_share'] == pytest.approx(round(size / 2) / size)
-
-
-def test_the_seed_reaches_the_order_of_the_images(train, monkeypatch):
-    seeds, original = [], input_data.batch
-
-    def batch(*arguments, seed, **others):
-        seeds.append(seed)
-        return original(*arguments, seed=seed, **others)
-
-    monkeypatch.setattr(input_data, 'batch', batch)
-    train(input_data.read_data_sets(fake_data=True), max_steps=1, widths=WIDTHS, seed=5)
-    assert set(seeds) == {5}
 
 
 def test_training_learns_and_reports_what_the_net_holds(train):
