@@ -1,4 +1,4 @@
-"""The programs in the process of the tests."""
+"""The programs in the process of the tests, a tiny run, and what a refusal has to be."""
 
 import itertools
 
@@ -9,8 +9,18 @@ from absl.testing import flagsaver
 import main
 import program
 
+SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
+
 main.define_flags()
 app.define_help_flags()
+
+
+def refused(words, call, *arguments):
+    """Calls it, and asks for an error of one line in which the words are found; returns that line."""
+    with pytest.raises(SystemExit, match=words) as stop:
+        call(*arguments)
+    assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code
+    return stop.value.code
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +37,14 @@ def run_main():
             program.parse_flags(main.__doc__, main.FLAG_GROUPS, ['main.py', *map(str, arguments)])
             main.main()
     return run
+
+
+@pytest.fixture(scope='session')
+def finished(run_main, tmp_path_factory):
+    """The folder of the run of SMALL, to be read or copied."""
+    folder = tmp_path_factory.mktemp('finished')
+    run_main(*SMALL, f'--log_dir={folder}')
+    return folder
 
 
 @pytest.fixture(scope='session')

@@ -24,6 +24,7 @@ import main
 import pictures
 import retrain
 from conftest import ROOT
+from in_process import refused
 
 SCRIPT = ROOT / 'python' / 'compare.py'
 TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
@@ -135,26 +136,24 @@ def test_a_cell_holds_the_figure_of_its_name():
 
 
 @pytest.fixture
-def printed(run, tmp_path):
-    """A folder whose name needs quotes, and the commands printed for it."""
-    folder = tmp_path / "it's a folder"
-    folder.mkdir()
-    return folder, run(folder, '--print_commands')
+def folder(tmp_path):
+    """One whose name needs quotes."""
+    (tmp_path / "it's a folder").mkdir()
+    return tmp_path / "it's a folder"
 
 
-def test_what_is_printed_is_what_a_shell_runs(printed):
-    folder, text = printed
+def test_what_is_printed_is_what_a_shell_runs(run, folder):
+    commands = list(map(shlex.split, run(folder, '--print_commands').splitlines()))
     assert not (folder / 'runs').exists()
-    commands = list(map(shlex.split, text.splitlines()))
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
 
 
 @pytest.mark.slow
-def test_several_at_once_through_xargs_give_the_same_rows(run, printed, in_turn):
+def test_several_at_once_through_xargs_give_the_same_rows(run, folder, in_turn):
     """From another working directory."""
-    folder, text = printed
-    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=text, text=True, check=True, cwd='/', timeout=300,
+    printed = run(folder, '--print_commands')
+    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed, text=True, check=True, cwd='/', timeout=300,
                    stdout=subprocess.DEVNULL)
     assert '4 rows added' in run(folder, '--collect')
     assert rows(folder) == rows(in_turn)
@@ -421,9 +420,7 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
            '--csv=~nosuchuser/x.csv': 'csv', '--runs_dir=~nosuchuser/x': 'runs_dir'}
     for line, words in bad.items():
-        with pytest.raises(SystemExit, match=words) as stop:
-            run(tmp_path, *line.split())
-        assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code, line
+        refused(words, run, tmp_path, *line.split())
     assert not list(tmp_path.iterdir())
 
 

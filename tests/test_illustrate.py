@@ -10,6 +10,7 @@ import input_data
 import main
 import program
 from conftest import ROOT
+from in_process import refused
 
 TINY = {'widths': (3, 4, 6, 5), 'max_steps': 3, 'learning_rate': 0.001, 'sparsity_threshold': 0.05, 'seed': 4}
 
@@ -222,9 +223,7 @@ def test_one_command_records_and_draws(run_tool, tmp_path, capfd):
     (['--record', '--group_variance=0'], 'needs a --group_variance above 0'),
     (['--record', '--widths=1,2,3,4'], '--widths')])
 def test_bad_input_costs_one_line(run_tool, tmp_path, arguments, message):
-    with pytest.raises(SystemExit) as stop:
-        run_tool(illustrate, f'--folder={tmp_path}', *arguments)
-    assert stop.value.code.startswith('error: ') and message in stop.value.code and '\n' not in stop.value.code
+    refused(message, run_tool, illustrate, f'--folder={tmp_path}', *arguments)
 
 
 @pytest.mark.parametrize('name, words', [

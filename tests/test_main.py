@@ -21,17 +21,9 @@ import input_data
 import main
 import program
 import report
+from in_process import SMALL, refused
 
 SCRIPT = pathlib.Path(main.__file__)
-SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
-
-
-@pytest.fixture(scope='module')
-def finished(run_main, tmp_path_factory):
-    """The folder of a finished run, to be read or copied."""
-    folder = tmp_path_factory.mktemp('finished')
-    run_main(*SMALL, f'--log_dir={folder}')
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -71,11 +63,8 @@ def working_directory(tmp_path, monkeypatch):
     ('--drop_out=0.5', "Unknown command line flag 'drop_out'"), ('100', 'unexpected argument'),
 ])
 def test_a_bad_flag_gets_one_line_that_names_it(run_main, argument, words):
-    with pytest.raises(SystemExit) as exit:
-        run_main('--fake_data', argument)
-    message = exit.value.code  # sys.exit prints it to stderr, and the status is 1
-    assert message.startswith('error: ') and words in message and '\n' not in message
-    assert argument.split('=')[0].lstrip('-') in message
+    message = refused('', run_main, '--fake_data', argument)  # sys.exit prints it to stderr, and the status is 1
+    assert words in message and argument.split('=')[0].lstrip('-') in message
     assert not os.listdir()
 
 
@@ -182,10 +171,15 @@ def test_a_folder_with_another_run_is_refused_and_left_alone(run_main, finished,
 
 @pytest.mark.parametrize('name', ['results.json', 'train', 'test', 'checkpoints'])
 def test_what_somebody_else_named_like_ours_is_not_touched(run_main, tmp_path, name):
-    (tmp_path / name).write_text('mine')
-    with pytest.raises(SystemExit, match=f'holds {name}, but not of a run of this program'):
-        run_main(*SMALL, f'--log_dir={tmp_path}')
-    assert (tmp_path / name).read_text() == 'mine' and os.listdir(tmp_path) == [name]
+    """Nor a link to nothing."""
+    (tmp_path / name).symlink_to('nowhere')
+    for content in ('mine', None):
+        refused(f'--log_dir=.* holds {name}, but not of a run of this program. Give another', run_main, *SMALL,
+                f'--log_dir={tmp_path}')
+        assert os.listdir(tmp_path) == [name] and (tmp_path / name).is_symlink() == bool(content)
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_text('mine')
+    assert (tmp_path / name).read_text() == 'mine'
 
 
 def test_a_shorter_run_does_not_replace_the_results_of_a_longer_one(run_main, finished):

@@ -252,17 +252,15 @@ def test_the_learning_rate_is_constant_or_falls_along_half_a_cosine(final, step,
     assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-8)
 
 
-def test_the_rate_falls_with_the_steps_of_train(train, monkeypatch):
+@pytest.mark.parametrize('steps', [0, 3])
+def test_the_rate_falls_with_the_steps_of_train(train, monkeypatch, steps):
     made, original = [], main.adam
     monkeypatch.setattr(main, 'adam', lambda settings: made.append(original(settings)) or made[-1])
-    train(input_data.read_data_sets(fake_data=True), max_steps=3, widths=WIDTHS, final_learning_rate=0.0)
+    figures, _ = train(input_data.read_data_sets(fake_data=True), max_steps=steps, widths=WIDTHS,
+                       final_learning_rate=0.0)
     optimizer, = made
-    assert optimizer.iterations == 3 and float(optimizer.learning_rate) == 0
-
-
-def test_no_steps_with_a_falling_rate(train):
-    figures, _ = train(input_data.read_data_sets(fake_data=True), max_steps=0, widths=WIDTHS, final_learning_rate=1e-5)
-    assert figures['step'] == 0
+    assert optimizer.iterations == steps == figures['step'] and float(optimizer.learning_rate) == (0 if steps else (
+        pytest.approx(0.0001)))
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_call(train, monkeypatch):

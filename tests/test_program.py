@@ -17,9 +17,9 @@ import input_data
 import main
 import program
 from conftest import OUTSIDE, ROOT
+from in_process import SMALL
 
 SCRIPT = pathlib.Path(main.__file__)
-SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
 
 
 def python(*arguments, **options):
@@ -139,11 +139,9 @@ def weights(folder):
 
 
 @pytest.fixture(scope='module')
-def plain(run_main, tmp_path_factory):
+def plain(finished):
     """The weights of a run in an environment without surprises."""
-    folder = tmp_path_factory.mktemp('plain')
-    run_main(*SMALL, f'--log_dir={folder}')
-    return weights(folder)
+    return weights(finished)
 
 
 @pytest.fixture(scope='module')
@@ -205,23 +203,20 @@ def test_the_surroundings_count_the_cores_that_this_process_may_use(monkeypatch)
         assert program.surroundings()['oneDNN'] == choice
 
 
-@pytest.mark.parametrize('floatx', ['float16', 'float64', 'bfloat16'])
-def test_another_floatx_is_refused_by_name_where_nobody_has_prepared(tmp_path, floatx):
+@pytest.mark.parametrize('floatx, legacy', [
+    ('float16', '0'), ('float64', '0'), ('bfloat16', '0'), ('float32', '1'), ('float32', 'true'), ('float32', 'True')])
+def test_another_floatx_and_legacy_keras_are_refused_by_name_where_nobody_has_prepared(
+        tmp_path, monkeypatch, floatx, legacy):
+    monkeypatch.setenv('TF_USE_LEGACY_KERAS', legacy)
     before = keras.config.floatx()
     keras.config.set_floatx(floatx)
+    said = 'TF_USE_LEGACY_KERAS is 1, and a run needs 0' if floatx == 'float32' else (
+        f"Keras's floatx is {floatx}, and a run needs float32")
     try:
-        with pytest.raises(program.RunError, match=f"^Keras's floatx is {floatx}, and a run needs float32[^\\n]*$"):
+        with pytest.raises(program.RunError, match=f'^{said}[^\\n]*$'):
             main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
     finally:
         keras.config.set_floatx(before)
-    assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize('choice', ['1', 'true', 'True'])
-def test_legacy_keras_is_refused_likewise(tmp_path, monkeypatch, choice):
-    monkeypatch.setenv('TF_USE_LEGACY_KERAS', choice)
-    with pytest.raises(program.RunError, match='^TF_USE_LEGACY_KERAS is 1, and a run needs 0[^\\n]*$'):
-        main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
