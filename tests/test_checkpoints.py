@@ -431,6 +431,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(run, number):
         signal.signal(number, before)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn(train, caplog):
     """Neither the images, which are the most of its memory, nor the net, nor a graph, which would hold both.
 
