@@ -87,13 +87,13 @@ def main():
 
 def run(main, *arguments, stdout=1):
     sys.stdout.flush()
+    started = time.monotonic()
     if not (child := os.fork()):
         sys.argv[:] = ['it', *arguments]
         os.dup2(stdout, 1)
         program.run(main, 'help', [])
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - started < 50)
 
-started = time.monotonic()
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     run(main)
 reader, writer = os.pipe()
