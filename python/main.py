@@ -25,7 +25,7 @@ import math
 import sys
 import time
 import zlib
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import tensorflow as tf
@@ -433,10 +433,14 @@ def assemble(train_set, settings, start=None):
     optimizer.build(lenet.trainable_variables)
     train_set = list(map(tf.constant, train_set))
     batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
-    # Traced here, not by its first call: several runs in one process would look like retracing, and bring a warning.
-    steps = training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance).get_concrete_function(
-        *train_set, tf.TensorSpec([], tf.int32))
-    return lenet, optimizer, partial(batch, *train_set), lambda count: steps(*train_set, tf.constant(count))
+
+    @cache  # it takes a second, which a folder that is refused shall not cost
+    def traced():
+        # Not by a first call: several runs in one process would look like retracing, and bring a warning.
+        return training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance
+                             ).get_concrete_function(*train_set, tf.TensorSpec([], tf.int32))
+
+    return lenet, optimizer, partial(batch, *train_set), lambda count: traced()(*train_set, tf.constant(count))
 
 
 def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):

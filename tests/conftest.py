@@ -1,6 +1,9 @@
-"""Fixtures shared by the tests; they import what ships, in python/."""
+"""How the tests are run: in two processes where there are two cores, the slow ones on request.
 
-import itertools
+With two, a third process, the controller, hands out the tests, and its environment is theirs. So it imports nothing of
+what is tested; those that do have in_process.py.
+"""
+
 import os
 import pathlib
 import signal
@@ -11,59 +14,41 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'python'))
 
-import program
-
-OUTSIDE = dict(os.environ)  # the environment of a user, for tests of what `prepare` makes of it
-program.prepare()  # so that this process works with the same kernels as the programs that the tests start
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for number in (signal.SIGTERM, signal.SIGHUP):  # whoever started this process, nohup say, may ignore them
-    signal.signal(number, signal.SIG_DFL)
-
-from absl import app
-from absl.testing import flagsaver
-
-import main
-
-main.define_flags()
-app.define_help_flags()
+# The environment of a user, for tests of what `program.prepare` makes of it: the controller's, for its children have
+# COLUMNS and LINES of readline, which pytest imports.
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    """main() makes the process deterministic, after which Keras's initializers ask for a seed."""
-    main.tf.random.set_seed(0)
+def pytest_xdist_auto_num_workers():
+    """At most two: each keeps two cores busy when it trains. On a single core one process does it all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return 2 if cores > 1 else 0
 
 
-@pytest.fixture(scope='session')
-def run_main():
-    """Runs main.py's command line in this process: run_main('--flag=value', ...); SystemExit is what a user gets."""
-    def run(*arguments):
-        with flagsaver.flagsaver(), program.one_line_errors():
-            program.parse_flags(main.__doc__, main.FLAG_GROUPS, ['main.py', *map(str, arguments)])
-            main.main()
-    return run
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='the slow tests, too')
 
 
-@pytest.fixture(scope='session')
-def run_tool():
-    """The same for a tool, which has flags of its own: run_tool(compare, '--flag=value', ...)."""
-    def run(tool, *arguments):
-        flags, before = main.FLAGS, {name: main.FLAGS[name] for name in main.FLAGS}
-        tool.define_flags()
-        try:
-            with program.one_line_errors():
-                program.parse_flags(tool.__doc__, [], [f'{tool.__name__}.py', *map(str, arguments)])
-                getattr(tool, tool.__name__, tool.main)()
-        finally:
-            for name in {*flags}:
-                if flags[name] is not before.get(name):
-                    delattr(flags, name)
-            main.define_flags()  # those that the tool has taken the names of, each in its group again
-    return run
+def pytest_configure_node(node):
+    node.workerinput['outside'] = OUTSIDE
 
 
-@pytest.fixture
-def train(tmp_path):
-    """main.train in a new folder each time: train(data, **settings) -> (final figures, the net)."""
-    numbers = itertools.count()
-    return lambda data, **settings: main.train(data, main.Settings(**settings), tmp_path / str(next(numbers)))
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes many seconds, and is skipped without --slow')
+    if hasattr(config, 'workerinput'):
+        OUTSIDE.clear()
+        OUTSIDE.update(config.workerinput['outside'])
+    if config.option.dist == 'no':  # not the controller
+        import program
+        program.prepare()  # so that this process works with the same kernels as the programs that the tests start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # whoever started this process, nohup say, may ignore them
+            signal.signal(number, signal.SIG_DFL)
+        config.pluginmanager.import_plugin('in_process')
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.slow:  # -m "not slow" would say nothing of them
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(pytest.mark.skip(reason='slow: give --slow'))

@@ -7,28 +7,33 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import benchmark
 import input_data
 import main
 import timing
-from conftest import ROOT
+from conftest import OUTSIDE, ROOT
 
+# A step in a process of its own, with the kernels that the environment names.
 STEP = """
 import os, sys
 import program
 program.prepare()
-import main, input_data
+import numpy, test_benchmark
 print(os.environ['TF_ENABLE_ONEDNN_OPTS'])
-import numpy as np
-import tensorflow as tf
-net = main.LeNet((28, 28, 1), main.Settings(widths=(8, 16, 32, 16)))
-images, labels = (a[:50] for a in input_data.read_data_sets(fake_data=True).train)
-with tf.GradientTape() as tape:
-    logits, _ = net.net(images, training_status=True)
-    loss = tf.add_n([main.cross_entropy(logits, labels), *main.penalties(net.regularised(), 0.001, 0.01).values()])
-np.savez(sys.argv[1], logits, loss, *tape.gradient(loss, net.trainable_variables))
+numpy.savez(sys.argv[1], *test_benchmark.step())
 """
+
+
+def step():
+    """Logits, loss and gradients of a first step."""
+    net = main.LeNet((28, 28, 1), main.Settings(widths=(8, 16, 32, 16)))
+    images, labels = (a[:50] for a in input_data.read_data_sets(fake_data=True).train)
+    with tf.GradientTape() as tape:
+        logits, _ = net.net(images, training_status=True)
+        loss = tf.add_n([main.cross_entropy(logits, labels), *main.penalties(net.regularised(), 0.001, 0.01).values()])
+    return [logits, loss, *tape.gradient(loss, net.trainable_variables)]
 
 
 def test_multiply_accumulates_and_operations_of_the_papers_net():
@@ -58,6 +63,7 @@ def test_pytorchs_net_is_the_same_size_and_learns():
     assert all((p != q).any() for p, q in zip(made, before, strict=True))
 
 
+@pytest.mark.slow
 def test_the_command_shows_every_row():
     environment = {name: value for name, value in os.environ.items() if name != benchmark.ONEDNN}
     done = subprocess.run([sys.executable, ROOT / 'python' / 'benchmark.py', '--rounds=2', '--steps=2',
@@ -80,17 +86,14 @@ def test_bad_input_costs_one_line(run_tool, argument):
 
 def test_onednns_kernels_give_tensorflows_values_and_gradients(tmp_path):
     """program.py switches them on, unless the user has chosen: only so a step differs from TensorFlow's defaults."""
-    results = []
-    for choice in ('0', ''):  # the user's; none
-        environment = {name: value for name, value in os.environ.items() if name != benchmark.ONEDNN}
-        file = tmp_path / f'{choice}.npz'
-        if choice:
-            environment[benchmark.ONEDNN] = choice
-        done = subprocess.run([sys.executable, '-c', STEP, file], check=True, cwd=ROOT / 'python', env=environment,
-                              stdout=subprocess.PIPE, text=True)
-        assert done.stdout == (choice or '1') + '\n'
-        results.append(np.load(file))
-    plain, ours = results
-    assert len(plain.files) == 12  # logits, loss, ten gradients
-    for name in plain.files:
-        np.testing.assert_allclose(ours[name], plain[name], rtol=1e-4, atol=1e-5 * np.abs(plain[name]).max())
+    ours = os.environ[benchmark.ONEDNN]
+    assert ours == OUTSIDE.get(benchmark.ONEDNN, '1')
+    choice = '1' if ours == '0' else '0'
+    environment = {**OUTSIDE, benchmark.ONEDNN: choice, 'PYTHONPATH': f'{ROOT / "python"}{os.pathsep}{ROOT / "tests"}'}
+    done = subprocess.run([sys.executable, '-c', STEP, tmp_path / 'it.npz'], check=True, env=environment,
+                          stdout=subprocess.PIPE, text=True)
+    assert done.stdout == choice + '\n'
+    theirs = list(np.load(tmp_path / 'it.npz').values())
+    assert len(theirs) == 12  # logits, loss, ten gradients
+    for found, value in zip(step(), theirs, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5 * np.abs(value).max())

@@ -29,22 +29,23 @@ import main
 import pictures
 import program
 import report
+from in_process import refused
 
 SCRIPT = pathlib.Path(main.__file__)
-LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=600', '--eval_interval=100',
+LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=900', '--eval_interval=100',
         '--checkpoint_interval=75')
 SHORT = ('--fake_data', '--widths=3,4,6,5', '--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
 
 
-def start(folder, *arguments, **options):
-    return subprocess.Popen([sys.executable, str(SCRIPT), *arguments, f'--log_dir={folder}'], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, **options)
-
-
-def finish(folder, *arguments, **options):
-    process = start(folder, *arguments, **options)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+def start(folder):
+    """A process that runs LONG, once it has written a checkpoint."""
+    before = max(steps_saved(folder), default=-1)
+    process = subprocess.Popen([sys.executable, str(SCRIPT), *LONG, f'--log_dir={folder}'], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    while max(steps_saved(folder), default=-1) == before:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
 
 
 def contents(folder, step):
@@ -54,7 +55,7 @@ def contents(folder, step):
             if not name.startswith(('save_counter', '_CHECKPOINTABLE'))}
 
 
-def assert_same(folder, other, step):
+def assert_same(folder, other, step=6):
     ours, theirs = contents(folder, step), contents(other, step)
     assert ours.keys() == theirs.keys() and len(ours) > 30  # weights, biases, two slots each, the step
     for name, value in ours.items():
@@ -74,71 +75,91 @@ def uninterrupted(run_main, tmp_path_factory):
     return folder
 
 
-def wait_for(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 def steps_saved(folder):
     return {int(path.stem.split('-')[1]) for path in (folder / 'checkpoints').glob('step-*.index')}
 
 
-def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_path, capsys):
+@pytest.fixture(scope='module')
+def stopped(run_main, tmp_path_factory):
+    """A folder in which signals have stopped a run, and by signal: the end of that process, another run's meanwhile."""
+    folder, ends = tmp_path_factory.mktemp('stopped'), {}
+    for number in (signal.SIGINT, signal.SIGHUP):  # test_compare.py has SIGTERM
+        process = start(folder)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(SystemExit) as another:
+            run_main(*LONG, f'--log_dir={folder}')
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        _, err = process.communicate(timeout=300)
+        ends[number] = process.returncode, err, max(steps_saved(folder)), another.value.code
+    return folder, ends
+
+
+def test_signals_end_with_a_checkpoint(stopped):
+    for number, (status, err, step, _) in stopped[1].items():
+        assert status == 128 + number, err
+        said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z',
+                         err, re.MULTILINE)
+        assert int(said[1].replace(',', '')) == step < 900
+
+
+def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(stopped):
+    folder, ends = stopped
+    assert {another for *_, another in ends.values()} == {
+        f'error: --log_dir={folder} is in use by another run. Give another.'}
+    assert 0 < ends[signal.SIGINT][2] < ends[signal.SIGHUP][2]
+
+
+def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, stopped, tmp_path, capsys):
+    """After the signals."""
+    shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
     moments = random.Random(0)
     for _ in range(3):
-        process = start(tmp_path, *LONG)
-        before = max(steps_saved(tmp_path), default=-1)
-        wait_for(lambda before=before: max(steps_saved(tmp_path), default=-1) > before, process)
-        time.sleep(moments.uniform(0, 0.5))
+        process = start(tmp_path)
+        time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert 0 < max(steps_saved(tmp_path)) < 600
+    assert 0 < max(steps_saved(tmp_path)) < 900
+    capsys.readouterr()
     run_main(*LONG, f'--log_dir={tmp_path}')
     shown = capsys.readouterr()
     assert 'continued from step' in shown.out and shown.err == ''
-    assert_same(tmp_path, uninterrupted, 600)
+    assert_same(tmp_path, uninterrupted, 900)
     for part in ('train', 'test'):
         for tag in ('accuracy', 'loss/total', *(['sparsity/mean_of_four'] if part == 'test' else [])):
             assert curve(tmp_path, part, tag) == curve(uninterrupted, part, tag)
-        assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 601, 100))
+        assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 901, 100))
     assert len(steps_saved(tmp_path)) <= 3 + 1  # a kill may orphan one, and the next start removes it
     for folder, name in ((tmp_path, 'killed'), (uninterrupted, 'whole')):
         pictures.write_curve(folder, tmp_path / f'{name}.csv')
     written = (tmp_path / 'killed.csv').read_text()
     assert written == (tmp_path / 'whole.csv').read_text()
     assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n0,')
-    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == list(range(0, 601, 100))
+    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == list(range(0, 901, 100))
 
     run_main(*LONG, f'--log_dir={tmp_path}')  # a finished run prints its report again
     table = re.compile(r'\nlayer.*validation[^\n]*', re.DOTALL)
     assert table.search(capsys.readouterr().out)[0] == table.search(shown.out)[0]
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])  # test_compare.py has SIGTERM
-def test_signals_end_with_a_checkpoint(run_main, uninterrupted, tmp_path, number):
-    process = start(tmp_path, *LONG)
-    wait_for(lambda: len(steps_saved(tmp_path)) >= 2, process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + number, err
-    said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z', err,
-                     re.MULTILINE)
-    assert int(said[1].replace(',', '')) == max(steps_saved(tmp_path)) < 600
-    run_main(*LONG, f'--log_dir={tmp_path}')
-    assert_same(tmp_path, uninterrupted, 600)
+@pytest.fixture(scope='module')
+def begun(run_main, tmp_path_factory):
+    """The folder of the first three steps of SHORT, to be copied."""
+    folder = tmp_path_factory.mktemp('begun')
+    run_main(*SHORT, f'--log_dir={folder}', '--max_steps=3')
+    return folder
 
 
-def test_a_larger_max_steps_extends_a_finished_run(run_main, short, tmp_path, capsys):
-    run_main(*SHORT, f'--log_dir={tmp_path / "parts"}', '--max_steps=3')
-    run_main(*SHORT, f'--log_dir={tmp_path / "parts"}')
+def test_a_larger_max_steps_extends_a_finished_run(run_main, begun, short, tmp_path, capsys):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    run_main(*SHORT, f'--log_dir={tmp_path}')
     assert 'continued from step 3' in capsys.readouterr().out
-    assert_same(tmp_path / 'parts', short, 6)
-    assert steps_saved(tmp_path / 'parts') == {3, 4, 6}
+    assert_same(tmp_path, short, 6)
+    assert steps_saved(tmp_path) == {3, 4, 6}
 
 
-def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, tmp_path, capsys):
-    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, begun, tmp_path, capsys):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     facts = json.loads((tmp_path / 'settings.json').read_text())
     first, = facts['starts']
     facts['starts'] = [{**first, 'cores': 999, 'processor': 'Other', 'TF_NUM_INTRAOP_THREADS': '1'}]
@@ -338,11 +359,11 @@ def test_checkpoints_that_cannot_be_read_are_never_a_silent_start(run_main, shor
     assert {path: path.read_bytes() for path in (tmp_path / 'checkpoints').iterdir()} == before
 
 
-def test_the_managers_state_file_is_not_needed(run_main, tmp_path, capsys):
-    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=4')
+def test_the_managers_state_file_is_not_needed(run_main, begun, tmp_path, capsys):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'checkpoints' / 'checkpoint').unlink()
     run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert 'continued from step 4' in capsys.readouterr().out
+    assert 'continued from step 3' in capsys.readouterr().out
 
 
 def test_what_killed_starts_have_left_goes_and_nothing_else(run_main, short, tmp_path, capsys):
@@ -445,26 +466,19 @@ def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_go
         [*others, 'it.csv', 'new'])
 
 
-def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(run_main, tmp_path):
-    first = start(tmp_path, *LONG, '--max_steps=1000000')
-    wait_for(lambda: steps_saved(tmp_path), first)
-    with pytest.raises(SystemExit, match=f'error: --log_dir={tmp_path} is in use by another run'):
-        run_main(*LONG, f'--log_dir={tmp_path}')
-    first.kill()
-    first.communicate()
-    run_main(*LONG, f'--log_dir={tmp_path}', f'--max_steps={max(steps_saved(tmp_path))}')
-
-
 def test_a_full_disk_costs_one_line_and_no_checkpoint(run_main, tmp_path, capsys):
     """A limit on the size of files stands in for the disk; the data of a checkpoint is the first to meet it."""
     wide = ('--fake_data', '--widths=8,16,64,32', '--max_steps=100', '--eval_interval=100', '--checkpoint_interval=40')
     run_main(*wide, '--max_steps=40', f'--log_dir={tmp_path}')
     size = (tmp_path / 'checkpoints' / 'step-40.data-00000-of-00001').stat().st_size
     before = contents(tmp_path, 40)
-    status, _, err = finish(tmp_path, *wide, preexec_fn=lambda: resource.setrlimit(
-        resource.RLIMIT_FSIZE, (size // 2, size // 2)))
-    assert status == 1 and err.startswith('error: ') and err.count('\n') == 1, err
-    assert 'step 80 cannot be written' in err and 'the same command continues' in err
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+    try:
+        with pytest.raises(SystemExit, match='^error: [^\n]*step 80 cannot be written[^\n]*the same command continues'):
+            run_main(*wide, f'--log_dir={tmp_path}')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert all((value == before[name]).all() for name, value in contents(tmp_path, 40).items())
     capsys.readouterr()
     run_main(*wide, f'--log_dir={tmp_path}')
@@ -543,15 +557,14 @@ def test_a_state_file_of_somebody_else_deletes_nothing(run_main, short, tmp_path
     assert mine.read_text() == 'mine' and steps_saved(tmp_path / 'run') == steps_saved(short)
 
 
-@pytest.mark.parametrize('name', ['settings.json', 'results.json', 'train'])
-def test_a_link_to_nothing_is_not_replaced(run_main, tmp_path, name):
-    (tmp_path / name).symlink_to('nowhere')
-    with pytest.raises(SystemExit, match='^error: --log_dir=.*Give another'):
-        run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).is_symlink()
+def test_a_link_to_nothing_is_not_replaced(run_main, tmp_path):
+    (tmp_path / 'settings.json').symlink_to('nowhere')
+    refused('^error: --log_dir=.*Give another', run_main, *SHORT, f'--log_dir={tmp_path}')
+    assert os.listdir(tmp_path) == ['settings.json'] and (tmp_path / 'settings.json').is_symlink()
 
 
-@pytest.mark.parametrize('content', ['', '{}', '[1]', '{"identity": [[1, 2]]}', '[' * 100000, 'null'])
+@pytest.mark.parametrize('content', [
+    '', '{}', '[]', '[1]', '{"identity": [[1, 2]]}', '{"settings": 1}', '{"identity": 1}', '[' * 100000, 'null'])
 def test_settings_of_somebody_else_are_refused_and_kept(run_main, tmp_path, content):
     (tmp_path / 'settings.json').write_text(content)
     with pytest.raises(SystemExit, match='^error: .*settings.json is not what a run wrote. Give another --log_dir.$'):
@@ -588,6 +601,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(run, number):
         signal.signal(number, before)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn(train, caplog):
     """Neither the images, which are the most of its memory, nor the net, nor a graph, which would hold both.
 

@@ -24,6 +24,7 @@ import main
 import pictures
 import retrain
 from conftest import ROOT
+from in_process import refused
 from rows import COLUMNS, OLD_COLUMNS, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
@@ -134,15 +135,24 @@ def test_a_cell_holds_the_figure_of_its_name():
     assert ','.join(compare.row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
 
 
-def test_several_at_once_through_xargs_give_the_same_rows(run, in_turn, tmp_path):
-    """From another working directory, and in a folder whose name needs quotes."""
-    folder = tmp_path / "it's a folder"
-    folder.mkdir()
-    printed = run(folder, '--print_commands')
+@pytest.fixture
+def folder(tmp_path):
+    """One whose name needs quotes."""
+    (tmp_path / "it's a folder").mkdir()
+    return tmp_path / "it's a folder"
+
+
+def test_what_is_printed_is_what_a_shell_runs(run, folder):
+    commands = list(map(shlex.split, run(folder, '--print_commands').splitlines()))
     assert not (folder / 'runs').exists()
-    commands = list(map(shlex.split, printed.splitlines()))
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
+
+
+@pytest.mark.slow
+def test_several_at_once_through_xargs_give_the_same_rows(run, folder, in_turn):
+    """From another working directory."""
+    printed = run(folder, '--print_commands')
     subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed, text=True, check=True, cwd='/', timeout=300,
                    stdout=subprocess.DEVNULL)
     assert '4 rows added' in run(folder, '--collect')
@@ -231,24 +241,26 @@ def wait_for(path, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     """First the program alone: its child lives on and holds the run's folder, so other runs come first. Then both."""
-    folder, steps = tmp_path / 'runs' / COMMON.format(600), '--max_steps=600'
-    first = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL)
-    wait_for(folder / 'ssl-lasso-0.1-seed-3' / 'settings.json', first)
+    folder, flags = tmp_path / 'runs' / COMMON.format(600), ('--max_steps=600', '--group_lassos=', '--levels=50,60')
+    first = subprocess.Popen(command(tmp_path, *flags), stdout=subprocess.DEVNULL)
+    wait_for(folder / 'scn-share-0.5-seed-3' / 'settings.json', first)
     first.kill()
     first.communicate()
     assert len(rows(tmp_path)) == 1
-    second = subprocess.Popen(command(tmp_path, steps), stdout=subprocess.DEVNULL, start_new_session=True)
-    wait_for(folder / 'scn-share-0.5-seed-3' / 'checkpoints' / 'step-250.index', second)
+    second = subprocess.Popen(command(tmp_path, *flags), stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(folder / 'scn-share-0.6-seed-3' / 'checkpoints' / 'step-250.index', second)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate()
-    assert compare.train_all(remaining(tmp_path, steps=600), tmp_path / 'it.csv') == []
+    runs = list(compare.grid([3], [], [], [50, 60]))
+    assert compare.train_all(remaining(tmp_path, runs, steps=600), tmp_path / 'it.csv') == []
     found = compare.read(tmp_path / 'it.csv')
-    assert sorted(row['method'] for row in found) == ['dense', 'gss', 'scn', 'ssl']
-    log = (folder / 'ssl-lasso-0.1-seed-3.log').read_text()
+    assert sorted(row['random_sparsity'] for row in found) == ['0', '0.5', '0.6']
+    log = (folder / 'scn-share-0.5-seed-3.log').read_text()
     assert log.count('settings: ') == 1  # that run was left to the process that had it
-    assert 'continued from step' in (folder / 'scn-share-0.5-seed-3.log').read_text()
+    assert 'continued from step' in (folder / 'scn-share-0.6-seed-3.log').read_text()
 
 
 def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
@@ -266,7 +278,7 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
     folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'
@@ -276,14 +288,19 @@ def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     assert 'stopped by SIGTERM' in (folder.parent / f'{folder.name}.log').read_text()
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
-    """A run's folder that somebody else has filled."""
+def test_a_run_that_fails_is_named_and_the_others_go_on(in_turn, tmp_path, monkeypatch):
+    """A run's folder that somebody else has filled; a shell that copies finished runs stands in for Python."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nfor word; do folder=${word#--log_dir=}; [ "$folder" = "$word" ] || break; done\n'
+                      f'[ ! -e "$folder" ] && cp -r "{in_turn}/runs/{COMMON.format(20)}/${{folder##*/}}" "$folder"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(python))
     strange = tmp_path / 'runs' / COMMON.format(20) / 'ssl-lasso-0.1-seed-3'
     strange.mkdir(parents=True)
     (strange / 'results.json').write_text('{}')
-    failed, = compare.train_all(remaining(tmp_path, TINY_RUNS[:2]), tmp_path / 'it.csv')
+    failed, = compare.train_all(remaining(tmp_path), tmp_path / 'it.csv')
     assert failed == f'ssl-lasso-0.1-seed-3 (status 1, see {strange}.log)'
-    assert len(rows(tmp_path)) == 1 and (strange / 'results.json').read_text() == '{}'
+    assert len(rows(tmp_path)) == 3 and (strange / 'results.json').read_text() == '{}'
 
 
 def test_somebody_elses_csv_is_not_touched(run, tmp_path):
@@ -405,9 +422,7 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--figure --picture=it.csv': 'a .png', '--figure --levels= --picture=it.png': 'give these, too',
            '--runs_dir=~nosuchuser/x': 'runs_dir'}
     for line, words in bad.items():
-        with pytest.raises(SystemExit, match=words) as stop:
-            run(tmp_path, *line.split())
-        assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code, line
+        refused(words, run, tmp_path, *line.split())
     assert not list(tmp_path.iterdir())
 
 
@@ -428,6 +443,14 @@ ROWS = [made_up(method='dense', test_accuracy=0.99), made_up(method='scn', rando
                                                             test_accuracy=0.97),
         *series('ssl', 0, [(0.1, 0.9, 0.95), (0.01, 0.6, 0.985), (0.001, 0.2, 0.995)]),  # in no order
         *series('gss', 0.01, [(0.01, 0.5, 0.98)])]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of a CSV with these rows."""
+    for row in ROWS:
+        compare.append(tmp_path / 'comparison.csv', row)
+    return tmp_path / 'comparison.csv'
 
 
 @pytest.mark.parametrize('method, level, expected', [
@@ -578,29 +601,26 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
             run_tool(compare, f'--csv={path}', '--figure', flag)
 
 
-def test_the_figure_is_of_the_seeds_that_are_named(run_tool, tmp_path, capsys):
-    for row in [*ROWS, *(dict(row, seed='1', test_accuracy='0.5') for row in ROWS)]:
-        compare.append(tmp_path / 'it.csv', row)
-    run_tool(compare, f'--csv={tmp_path}/it.csv', '--figure', '--seeds=0')
+def test_the_figure_is_of_the_seeds_that_are_named(run_tool, path, tmp_path, capsys):
+    path = path.rename(tmp_path / 'it.csv')
+    for row in ROWS:
+        compare.append(path, dict(row, seed='1', test_accuracy='0.5'))
+    run_tool(compare, f'--csv={path}', '--figure', '--seeds=0')
     assert figure.rst(figure.run_table(ROWS)) in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ['it.csv']  # no picture that no flag names
 
 
 @pytest.mark.parametrize('flag', ['picture', 'alive'])
-def test_somebody_elses_picture_is_kept(run_tool, tmp_path, flag):
-    for row in ROWS:
-        compare.append(tmp_path / 'comparison.csv', row)
+def test_somebody_elses_picture_is_kept(run_tool, path, tmp_path, flag):
     pictures.pyplot().figure().savefig(tmp_path / 'it.png')
     before = (tmp_path / 'it.png').read_bytes()
     with pytest.raises(SystemExit, match='^error: .*it.png is there, and no picture of this program'):
-        run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', f'--{flag}={tmp_path}/it.png')
+        run_tool(compare, f'--csv={path}', '--figure', f'--{flag}={tmp_path}/it.png')
     assert (tmp_path / 'it.png').read_bytes() == before and len([*tmp_path.iterdir()]) == 2
 
 
-def test_without_levels_there_is_the_table_of_runs_alone(run_tool, tmp_path, capsys):
-    for row in ROWS:
-        compare.append(tmp_path / 'comparison.csv', row)
-    run_tool(compare, f'--csv={tmp_path}/comparison.csv', '--figure', '--levels=')
+def test_without_levels_there_is_the_table_of_runs_alone(run_tool, path, tmp_path, capsys):
+    run_tool(compare, f'--csv={path}', '--figure', '--levels=')
     assert capsys.readouterr().out == f'All runs, means over the seeds\n\n{figure.rst(figure.run_table(ROWS))}\n'
     assert [path.name for path in tmp_path.iterdir()] == ['comparison.csv']
 

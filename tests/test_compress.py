@@ -327,7 +327,7 @@ def test_the_command_writes_what_it_says(run):
     assert {path: path.stat().st_mtime_ns for path in output.rglob('*')} == before
 
 
-@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_kill_on_the_way_leaves_no_half_output(run, number):
     folder = run()
     before = set(folder.iterdir())

@@ -1,8 +1,5 @@
 """The pictures of the method: the norms that are recorded, and that what is drawn is what was given."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -13,8 +10,8 @@ import input_data
 import main
 import program
 from conftest import ROOT
+from in_process import refused
 
-SCRIPT = ROOT / 'python' / 'illustrate.py'
 TINY = {'widths': (3, 4, 6, 5), 'max_steps': 3, 'learning_rate': 0.001, 'sparsity_threshold': 0.05, 'seed': 4}
 
 
@@ -32,10 +29,6 @@ def made_up(moments=4, groups=256):
                          'step': 10 * moment, 'test_accuracy': 0.125 + moment / 1000 + variance, 'norms': left})
         runs.append(rows)
     return runs
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -211,9 +204,10 @@ def test_the_idea_is_drawn(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------- command
 
-def test_one_command_records_and_draws(tmp_path):
-    done = run('--record', '--max_steps=2', '--widths=3,4,6,5', '--layer=conv1', f'--folder={tmp_path}/new')
-    assert done.returncode == 0 and done.stderr == '', done.stderr
+def test_one_command_records_and_draws(run_tool, tmp_path, capfd):
+    run_tool(illustrate, '--record', '--max_steps=2', '--widths=3,4,6,5', '--layer=conv1', f'--folder={tmp_path}/new')
+    out, err = capfd.readouterr()
+    assert err == ''
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == [
         'group_norms.csv', 'idea.png', 'varianceloss.gif']
     alone, both = illustrate.read(tmp_path / 'new' / 'group_norms.csv')
@@ -221,17 +215,15 @@ def test_one_command_records_and_draws(tmp_path):
     assert (alone[0]['group_variance'], both[0]['group_variance']) == (0, 0.01)
     np.testing.assert_array_equal(alone[0]['norms'], both[0]['norms'])  # the same start
     assert any(alone[2]['norms'] != both[2]['norms'])
-    assert 'lambda_v 0.01, step 2: test accuracy' in done.stdout
+    assert 'lambda_v 0.01, step 2: test accuracy' in out
 
 
 @pytest.mark.parametrize('arguments, message', [
     ([], 'does not hold the norms of two runs'),
     (['--record', '--group_variance=0'], 'needs a --group_variance above 0'),
     (['--record', '--widths=1,2,3,4'], '--widths')])
-def test_bad_input_costs_one_line(tmp_path, arguments, message):
-    done = run(f'--folder={tmp_path}', *arguments)
-    assert done.returncode == 1 and message in done.stderr
-    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+def test_bad_input_costs_one_line(run_tool, tmp_path, arguments, message):
+    refused(message, run_tool, illustrate, f'--folder={tmp_path}', *arguments)
 
 
 @pytest.mark.parametrize('name, words', [

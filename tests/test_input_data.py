@@ -465,14 +465,17 @@ def closed_port():
         return f'http://127.0.0.1:{unused.getsockname()[1]}/'
 
 
-def test_absent_files_are_downloaded_once(server, tmp_path, monkeypatch, capsys):
+def test_absent_files_are_downloaded_once_to_the_home(server, tmp_path, monkeypatch, capsys):
     server('good')
-    folder = tmp_path / 'new' / 'folder'
-    data = input_data.read_data_sets(folder)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    folder = tmp_path / '.cache' / 'attention-guided-sparsity' / 'mnist'
+    data = input_data.read_data_sets()
     assert len(data.train.labels) == 20 and sorted(os.listdir(folder)) == sorted(PACKED)
     assert server.asked == [f'/good/{name}' for name in PACKED]
     input_data.read_data_sets(folder)
     assert len(server.asked) == 4
+    (folder / 'other').touch()
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # a download has the permissions of any other
     assert capsys.readouterr().err == ''  # no warning, no log of the library's, and no bar where there is no terminal
 
 
@@ -489,7 +492,7 @@ def test_on_a_terminal_there_is_a_bar(server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('first', ['no', 'wrong', 'cut', 'slow', 'trickle'])
-def test_the_next_mirror_is_asked(server, folder, first):
+def test_the_next_mirror_is_asked_for_the_missing_file_alone(server, folder, first):
     server(first, 'good')
     (folder / f'{TRAIN_IMAGES}.gz').unlink()
     assert len(input_data.read_data_sets(folder).test.labels) == 30
@@ -505,20 +508,6 @@ def test_the_archive_of_cifar10_is_downloaded_once_and_kept(server, records, arc
     is_right(read_cifar(tmp_path), records)
     assert server.asked == [f'/{mirror}/{path.name}' for mirror in ('no', 'wrong', 'good')]
     assert capsys.readouterr().err == ''
-
-
-def test_a_downloaded_file_has_the_permissions_of_any_other(server, tmp_path):
-    server('good')
-    input_data.read_data_sets(tmp_path)
-    (tmp_path / 'other').touch()
-    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
-
-
-def test_a_file_that_is_there_is_not_asked_for(server, folder):
-    server('good')
-    (folder / f'{TEST_LABELS}.gz').unlink()
-    input_data.read_data_sets(folder)
-    assert server.asked == [f'/good/{TEST_LABELS}.gz']
 
 
 def test_without_any_mirror_the_message_says_why_and_the_ways_out(server, closed_port, tmp_path):
@@ -551,18 +540,13 @@ def test_a_host_with_many_silent_addresses_does_not_take_longer(tmp_path, monkey
     assert 'the last address' not in str(error.value)
 
 
-def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
+@pytest.mark.parametrize('name, words', [('file/folder', '{}/file.*cannot be written|cannot be written.*{}/file'),
+                                         ('file', '--data_dir={}/file is no folder')])
+def test_a_folder_that_cannot_be_made_or_is_a_file_is_named(server, tmp_path, name, words):
     server('good')
-    (tmp_path / 'file').write_text('in the way')
-    with pytest.raises(input_data.DataError, match='cannot be written') as error:
-        input_data.read_data_sets(tmp_path / 'file' / 'folder')
-    assert str(tmp_path / 'file') in str(error.value)
-
-
-def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(input_data.DataError, match='--data_dir=.*file is no folder'):
-        input_data.read_data_sets(tmp_path / 'file')
+    with pytest.raises(input_data.DataError, match=words.format(tmp_path, tmp_path)):
+        input_data.read_data_sets(tmp_path / name)
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(server, tmp_path, monkeypatch):
@@ -571,10 +555,3 @@ def test_a_disk_that_fills_up_leaves_no_half_file(server, tmp_path, monkeypatch)
     with pytest.raises(input_data.DataError, match='No space left'):
         input_data.read_data_sets(tmp_path)
     assert os.listdir(tmp_path) == []
-
-
-def test_the_default_folder_is_in_the_home(server, tmp_path, monkeypatch):
-    server('good')
-    monkeypatch.setenv('HOME', str(tmp_path))
-    input_data.read_data_sets()
-    assert sorted(os.listdir(tmp_path / '.cache' / 'attention-guided-sparsity' / 'mnist')) == sorted(PACKED)

@@ -252,17 +252,15 @@ def test_the_learning_rate_is_constant_or_falls_along_half_a_cosine(final, step,
     assert float(optimizer.learning_rate) == pytest.approx(rate, abs=1e-8)
 
 
-def test_the_rate_falls_with_the_steps_of_train(train, monkeypatch):
+@pytest.mark.parametrize('steps', [0, 3])
+def test_the_rate_falls_with_the_steps_of_train(train, monkeypatch, steps):
     made, original = [], main.adam
     monkeypatch.setattr(main, 'adam', lambda settings: made.append(original(settings)) or made[-1])
-    train(input_data.read_data_sets(fake_data=True), max_steps=3, widths=WIDTHS, final_learning_rate=0.0)
+    figures, _ = train(input_data.read_data_sets(fake_data=True), max_steps=steps, widths=WIDTHS,
+                       final_learning_rate=0.0)
     optimizer, = made
-    assert optimizer.iterations == 3 and float(optimizer.learning_rate) == 0
-
-
-def test_no_steps_with_a_falling_rate(train):
-    figures, _ = train(input_data.read_data_sets(fake_data=True), max_steps=0, widths=WIDTHS, final_learning_rate=1e-5)
-    assert figures['step'] == 0
+    assert optimizer.iterations == steps == figures['step'] and float(optimizer.learning_rate) == (0 if steps else (
+        pytest.approx(0.0001)))
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_call(train, monkeypatch):
@@ -277,29 +275,21 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_cal
     assert (other.weights['fc1'] != net.weights['fc1']).numpy().any()
 
 
-def test_train_builds_the_net_of_its_arguments(train):
+def test_train_builds_the_net_of_its_arguments_and_orders_the_images_by_its_seed(train, monkeypatch):
     data = input_data.read_data_sets(fake_data=True)
     settings = dict(seed=5, random_sparsity=0.5, widths=WIDTHS, sparsity_threshold=0.0)
     figures, net = train(data, max_steps=0, dropout=0.7, **settings)
     for name, value in values(make_net(random_sparsity=0.5, seed=5)).items():
         np.testing.assert_array_equal(values(net)[name], value)
     assert (net.keep_probability, net.threshold, net.seed) == (0.7, 0.0, 5)
+    seeds, original = [], input_data.batch
+    monkeypatch.setattr(input_data, 'batch', lambda *arguments, seed, **others: seeds.append(seed) or original(
+        *arguments, seed=seed, **others))
     figures, _ = train(data, max_steps=2, **settings)
+    assert set(seeds) == {5}
     for name in main.REGULARISED:
         size = net.weights[name].shape.num_elements()
         assert figures['layers'][name]['zero_share'] == pytest.approx(round(size / 2) / size)
-
-
-def test_the_seed_reaches_the_order_of_the_images(train, monkeypatch):
-    seeds, original = [], input_data.batch
-
-    def batch(*arguments, seed, **others):
-        seeds.append(seed)
-        return original(*arguments, seed=seed, **others)
-
-    monkeypatch.setattr(input_data, 'batch', batch)
-    train(input_data.read_data_sets(fake_data=True), max_steps=1, widths=WIDTHS, seed=5)
-    assert set(seeds) == {5}
 
 
 def test_training_learns_and_reports_what_the_net_holds(train):

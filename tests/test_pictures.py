@@ -11,6 +11,7 @@ import input_data
 import main
 import pictures
 import program
+from in_process import refused
 
 
 @pytest.fixture(scope='module')
@@ -28,12 +29,6 @@ def command(run_tool, tmp_path, monkeypatch):
     """The command in this process: command('--flag=value', ...), in an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return functools.partial(run_tool, pictures)
-
-
-def refused(words, call, *arguments):
-    with pytest.raises(SystemExit, match=words) as stop:
-        call(*arguments)
-    assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code
 
 
 def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path):

@@ -7,7 +7,6 @@ import pwd
 import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -18,9 +17,9 @@ import input_data
 import main
 import program
 from conftest import OUTSIDE, ROOT
+from in_process import SMALL
 
 SCRIPT = pathlib.Path(main.__file__)
-SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2')
 
 
 def python(*arguments, **options):
@@ -70,14 +69,69 @@ def test_importing_is_silent():
     assert not {name.split('.')[0] for name in new[2] - new[0]} & foreign
 
 
-def test_the_start_leaves_out_what_keras_imports_for_wrappers():
-    code = 'import sys, program; program.prepare(); import tensorflow\n' \
-           'print({"sklearn", "pandas", "matplotlib"} & set(sys.modules))'
-    done = python('-c', code, cwd=ROOT / 'python')
-    assert (done.returncode, done.stdout, done.stderr) == (0, 'set()\n', '')  # nor None: each may be imported later
+# One start for several programs: each runs in a fork of the process that has imported TensorFlow.
+PROGRAMS = """
+import os, signal, sys, time
+import program; program.prepare()
+import tensorflow
+print(sorted({'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))
+
+class Deleted:
+    def __del__(self):
+        signal.raise_signal(number)
+        time.sleep(0)
+
+def main():
+    Deleted()
+    time.sleep(60)
+
+def run(main, *arguments, stdout=1):
+    sys.stdout.flush()
+    started = time.monotonic()
+    if not (child := os.fork()):
+        sys.argv[:] = ['it', *arguments]
+        os.dup2(stdout, 1)
+        program.run(main, 'help', [])
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), time.monotonic() - started < 50)
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    run(main)
+reader, writer = os.pipe()
+os.close(reader)
+run(lambda: [print(i) for i in range(9)], stdout=writer)
+run(main, '--help', stdout=writer)
+os.mkdir('gone')
+os.chdir('gone')
+os.rmdir('../gone')
+run(lambda: print('not reached'))
+"""
+
+
+@pytest.fixture(scope='module')
+def programs(tmp_path_factory):
+    """What they have printed, line by line, on stdout and on stderr."""
+    done = python('-W', 'ignore::DeprecationWarning', '-c', PROGRAMS, cwd=tmp_path_factory.mktemp('programs'),
+                  env={**OUTSIDE, 'PYTHONPATH': str(ROOT / 'python')})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_the_start_leaves_out_what_keras_imports_for_wrappers(programs):
+    assert programs[0][0] == '[]'  # nor None: each may be imported later
 
 
 # -------------------------------------------------------------------------------------------------------- environment
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/environ'), reason='reads what a process was started with from /proc')
+def test_the_environment_of_a_user_is_none_of_pytests_nor_of_ours():
+    started = pathlib.Path('/proc', str(os.getppid()) if 'PYTEST_XDIST_WORKER' in os.environ else 'self')
+    theirs = (entry.split('=', 1) for entry in os.fsdecode((started / 'environ').read_bytes()).split('\0') if entry)
+    assert OUTSIDE == {name: value for name, value in theirs if not name.startswith('PYTEST_')}
+    assert started.name == 'self' or 'tensorflow' not in (started / 'maps').read_text()
+
+
+KERAS_JSON = '{"floatx": "float16", "epsilon": 0.1, "backend": "torch", "image_data_format": "channels_first"}'
+
 
 def weights(folder):
     reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / 'step-4'))
@@ -85,44 +139,55 @@ def weights(folder):
 
 
 @pytest.fixture(scope='module')
-def plain(run_main, tmp_path_factory):
+def plain(finished):
     """The weights of a run in an environment without surprises."""
-    folder = tmp_path_factory.mktemp('plain')
-    run_main(*SMALL, f'--log_dir={folder}')
-    return weights(folder)
+    return weights(finished)
 
 
-def test_what_keras_and_matplotlib_read_changes_no_run(plain, tmp_path):
-    """And a closed stdout is none of its business."""
-    (tmp_path / '.keras').mkdir()
-    config = json.dumps({'floatx': 'float16', 'epsilon': 0.1, 'backend': 'torch',
-                         'image_data_format': 'channels_first'})
-    (tmp_path / '.keras' / 'keras.json').write_text(config)
-    environment = {**OUTSIDE, 'HOME': str(tmp_path), 'KERAS_BACKEND': 'nonsense', 'TF_USE_LEGACY_KERAS': '1',
-                   'KERAS_MAX_EPOCHS': 'many', 'KERAS_HOME': str(tmp_path / '.keras'),
+@pytest.fixture(scope='module')
+def surprised(tmp_path_factory):
+    """The folder of the same run, without a standard file, in an environment that Keras and matplotlib read."""
+    home = tmp_path_factory.mktemp('home')
+    (home / '.keras').mkdir()
+    (home / '.keras' / 'keras.json').write_text(KERAS_JSON)
+    environment = {**OUTSIDE, 'HOME': str(home), 'KERAS_BACKEND': 'nonsense', 'TF_USE_LEGACY_KERAS': '1',
+                   'KERAS_MAX_EPOCHS': 'many', 'KERAS_HOME': str(home / '.keras'),
                    'MPLBACKEND': 'module://no_such_package.backend'}
-    done = python(SCRIPT, *SMALL, f'--log_dir={tmp_path / "run"}', env=environment, preexec_fn=lambda: os.close(1))
-    assert done.returncode == 0 and done.stdout == '', done.stderr
-    found = weights(tmp_path / 'run')
+    done = python(SCRIPT, *SMALL, f'--log_dir={home / "run"}', env=environment, preexec_fn=lambda: close(0, 1, 2))
+    assert done.returncode == 0
+    return home / 'run'
+
+
+def close(*numbers):
+    for number in numbers:
+        os.close(number)
+
+
+def test_what_keras_and_matplotlib_read_changes_no_run(plain, surprised):
+    found = weights(surprised)
     assert found.keys() == plain.keys() and len(found) >= 11
     for name, value in found.items():
         np.testing.assert_array_equal(value, plain[name], err_msg=name)
-    assert (tmp_path / '.keras' / 'keras.json').read_text() == config
-    assert os.listdir(tmp_path / '.keras') == ['keras.json']
+    assert (surprised.parent / '.keras' / 'keras.json').read_text() == KERAS_JSON
+    assert os.listdir(surprised.parent / '.keras') == ['keras.json']
 
 
-def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(tmp_path):
-    def close():
-        for number in (0, 1, 2):
-            os.close(number)
-
-    environment = {**OUTSIDE, 'HOME': str(tmp_path / 'home')}
-    done = python(SCRIPT, *SMALL, f'--log_dir={tmp_path / "run"}', env=environment, preexec_fn=close)
-    assert done.returncode == 0
-    facts = json.loads((tmp_path / 'run' / 'results.json').read_text())
-    assert facts['results']['step'] == 4 and not (tmp_path / 'home' / '.keras').exists()
+def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(surprised):
+    facts = json.loads((surprised / 'results.json').read_text())
+    assert facts['results']['step'] == 4 and sorted(os.listdir(surprised.parent)) == ['.keras', 'run']
     assert facts['versions']['oneDNN'] == OUTSIDE.get('TF_ENABLE_ONEDNN_OPTS', '1')
     assert facts['versions']['cores'] == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1, 2)], ids=str)
+def test_any_standard_file_may_be_closed(tmp_path, closed):
+    """The next file that is opened does not take its place, and what is written to it goes nowhere."""
+    code = ('import os, program, sys\nprogram._open_standard_files()\nprint("out")\nprint("err", file=sys.stderr)\n'
+            'assert sys.stdin.read() == "" and os.open("it", os.O_CREAT) > 2')
+    done = python('-c', code, cwd=tmp_path, stdin=subprocess.DEVNULL, preexec_fn=lambda: close(*closed),
+                  env={**OUTSIDE, 'PYTHONPATH': str(ROOT / 'python')})
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0, '' if 1 in closed else 'out\n', '' if 2 in closed else 'err\n')
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='the system binds no process to a core')
@@ -138,23 +203,20 @@ def test_the_surroundings_count_the_cores_that_this_process_may_use(monkeypatch)
         assert program.surroundings()['oneDNN'] == choice
 
 
-@pytest.mark.parametrize('floatx', ['float16', 'float64', 'bfloat16'])
-def test_another_floatx_is_refused_by_name_where_nobody_has_prepared(tmp_path, floatx):
+@pytest.mark.parametrize('floatx, legacy', [
+    ('float16', '0'), ('float64', '0'), ('bfloat16', '0'), ('float32', '1'), ('float32', 'true'), ('float32', 'True')])
+def test_another_floatx_and_legacy_keras_are_refused_by_name_where_nobody_has_prepared(
+        tmp_path, monkeypatch, floatx, legacy):
+    monkeypatch.setenv('TF_USE_LEGACY_KERAS', legacy)
     before = keras.config.floatx()
     keras.config.set_floatx(floatx)
+    said = 'TF_USE_LEGACY_KERAS is 1, and a run needs 0' if floatx == 'float32' else (
+        f"Keras's floatx is {floatx}, and a run needs float32")
     try:
-        with pytest.raises(program.RunError, match=f"^Keras's floatx is {floatx}, and a run needs float32[^\\n]*$"):
+        with pytest.raises(program.RunError, match=f'^{said}[^\\n]*$'):
             main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
     finally:
         keras.config.set_floatx(before)
-    assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize('choice', ['1', 'true', 'True'])
-def test_legacy_keras_is_refused_likewise(tmp_path, monkeypatch, choice):
-    monkeypatch.setenv('TF_USE_LEGACY_KERAS', choice)
-    with pytest.raises(program.RunError, match='^TF_USE_LEGACY_KERAS is 1, and a run needs 0[^\\n]*$'):
-        main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -171,13 +233,8 @@ def test_without_a_home_the_flag_is_named(run_main, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------- broken pipes
 
-@pytest.mark.parametrize('arguments', [('--help',), (*SMALL, '--log_dir=run')], ids=['help', 'run'])
-def test_a_reader_that_has_gone_costs_no_traceback(tmp_path, arguments):
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = python(SCRIPT, *arguments, stdout=writer, cwd=tmp_path)
-    os.close(writer)
-    assert done.returncode == 1 and 'Error' not in done.stderr and 'Traceback' not in done.stderr
+def test_a_reader_that_has_gone_costs_no_traceback(programs):
+    assert programs[0][4:6] == ['1 True'] * 2 and len(programs[1]) == 1  # of the working directory
 
 
 # ------------------------------------------------------------------------------------------------ places and files
@@ -230,28 +287,28 @@ def test_a_flagfile_that_is_no_text_costs_one_line(run_main, tmp_path):
         run_main(f'--flagfile={tmp_path}/flags')
 
 
-def test_a_working_directory_that_is_gone_is_named(tmp_path):
-    code = f'cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && exec "$@"'
-    done = subprocess.run(['sh', '-c', code, 'sh', sys.executable, ROOT / 'python' / 'pictures.py', '--curve=it.csv'],
-                          capture_output=True, text=True, env=OUTSIDE)
-    assert done.returncode == 1 and done.stderr.endswith('error: the working directory is gone. Go to one that is '
-                                                         'there.\n'), done.stderr
+def test_a_working_directory_that_is_gone_is_named(programs):
+    assert programs[0][6:] == ['1 True']
+    assert programs[1] == ['error: the working directory is gone. Go to one that is there.']
 
 
 # ------------------------------------------------------------------------------------------------------------ signals
 
-@pytest.mark.parametrize('script', ['main', 'benchmark', 'compare', 'compress', 'pictures'])
-def test_ctrl_c_during_the_imports_costs_no_traceback(tmp_path, script):
+def test_ctrl_c_during_the_imports_costs_no_traceback(tmp_path):
     """It reaches all processes of the terminal: here a TensorFlow that sends it itself stands in for the real one."""
     (tmp_path / 'tensorflow.py').write_text(
         'import os, signal, time\ntime.sleep(1)\nos.killpg(0, signal.SIGINT)\nraise ImportError("went on")')
-    environment = {**OUTSIDE, 'PYTHONPATH': str(tmp_path)}
-    done = python(ROOT / 'python' / f'{script}.py', '--help', env=environment, start_new_session=True)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')
-    if script == 'main':  # in a shell's background it is ignored
-        done = python(SCRIPT, env=environment, start_new_session=True,
-                      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
-        assert done.returncode == 1 and done.stderr.endswith('ImportError: went on\n')
+
+    def start(script, **options):
+        return subprocess.Popen([sys.executable, ROOT / 'python' / f'{script}.py', '--help'], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, env={**OUTSIDE, 'PYTHONPATH': str(tmp_path)},
+                                start_new_session=True, **options)
+
+    scripts = ('main', 'benchmark', 'compare', 'compress', 'pictures')
+    background = start('main', preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # by a shell
+    for script, process in zip(scripts, list(map(start, scripts)), strict=True):
+        assert process.communicate(timeout=300) == ('', '') and process.returncode == -signal.SIGINT, script
+    assert background.communicate(timeout=300)[1].endswith('ImportError: went on\n') and background.returncode == 1
 
 
 def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
@@ -266,25 +323,10 @@ def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
     assert stop.value.code == 128 + signal.SIGINT and closed
 
 
-@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
-def test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost(name):
+def test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost(programs):
     """An exception in a __del__ goes no further; TensorFlow's converter deletes thousands of objects."""
-    code = f"""
-import sys; sys.argv[:] = ['it']
-import program; program.prepare()
-import signal, time
-class Deleted:
-    def __del__(self):
-        signal.raise_signal(signal.{name})
-        time.sleep(0)
-def main():
-    Deleted()
-    time.sleep(60)
-program.run(main, '', [])
-"""
-    started = time.monotonic()
-    done = python('-c', code, env={**OUTSIDE, 'PYTHONPATH': str(ROOT / 'python')})
-    assert (done.returncode, done.stderr) == (128 + signal.Signals[name], '') and time.monotonic() - started < 50
+    assert programs[0][1:4] == [f'{128 + number} True' for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert len(programs[1]) == 1  # of the working directory
 
 
 # ----------------------------------------------------------------------------------------------------------- notebooks
@@ -321,6 +363,7 @@ assert signal.getsignal(signal.SIGINT) is before
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_the_programs_one_after_the_other(plain, tmp_path):
     done = python('-c', NOTEBOOK, ROOT / 'python', tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr

@@ -89,18 +89,15 @@ def test_the_example_for_your_own_model_trains(monkeypatch):
 
 
 @pytest.mark.parametrize('file', ['.ci/run', '.travis.yml', '.github/workflows/test.yml'])
-def test_ci_runs_the_readmes_commands_and_the_linter(file):
-    lines = [re.sub('^ *- (run: )?', '', line).split(' || exit 1')[0]
-             for line in (ROOT / file).read_text().splitlines()]
-    install, lint, smoke = [line for line in lines if line.startswith('python ')]
+def test_ci_runs_the_readmes_commands_the_slow_tests_and_the_linter_on_the_same_pythons(file):
+    text = (ROOT / file).read_text()
+    assert re.findall(r'"(3\.\d+)"', text) == ([] if file == '.ci/run' else ['3.11', '3.12', '3.13'])
+    lines = [re.sub('^ *- (run: )?', '', line).split(' || exit 1')[0] for line in text.splitlines()]
+    install, slow, lint, smoke = [line for line in lines if line.startswith('python ')]
     assert 'pytest' in install and install in COMMANDS
+    assert slow == install.split(' && ')[1].replace('tests', '--slow -m slow tests')
     assert lint == 'python -m ruff check .'
     assert 'main.py' in smoke and smoke in COMMANDS
-
-
-def test_ci_runs_them_on_the_same_pythons():
-    for file in ('.travis.yml', '.github/workflows/test.yml'):
-        assert re.findall(r'"(3\.\d+)"', (ROOT / file).read_text()) == ['3.11', '3.12', '3.13']
 
 
 def measured(dataset='mnist', **columns):

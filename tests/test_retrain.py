@@ -15,33 +15,21 @@ import tensorflow as tf
 
 import checkpoints
 import compress
+import in_process
 import input_data
 import main
 import retrain
 from conftest import ROOT
+from test_checkpoints import assert_same, contents
 
 RUN = ('--fake_data', '--widths=3,4,12,10', '--learning_rate=0.01', '--sparsity_threshold=0.02', '--seed=2',
        '--batch_size=50', '--eval_interval=20', '--checkpoint_interval=20', '--dropout=0.9', '--group_variance=0')
 SHORT = ('--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
 
 
-def contents(folder, step):
-    """Every tensor of a checkpoint, but for the count of saves."""
-    reader = tf.train.load_checkpoint(str(folder / 'checkpoints' / f'step-{step}'))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-            if not name.startswith(('save_counter', '_CHECKPOINTABLE'))}
-
-
 def weights(folder, step, of='weights'):
     tensors = contents(folder, step)
     return {name: tensors[f'net/{of}/{name}/.ATTRIBUTES/VARIABLE_VALUE'] for name in (*main.REGULARISED, 'softmax')}
-
-
-def assert_same(folder, other, step=6):
-    ours, theirs = contents(folder, step), contents(other, step)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 def files(folder):
@@ -73,11 +61,9 @@ def first(trained, tmp_path):
 @pytest.fixture
 def refused(run_tool, tmp_path):
     """Asks for one line, and that no file changes."""
-    def refused(match, *arguments):
+    def refused(words, *arguments):
         before = files(tmp_path)
-        with pytest.raises(SystemExit, match=match) as stop:
-            run_tool(retrain, *arguments)
-        assert stop.value.code.startswith('error: ') and '\n' not in stop.value.code
+        in_process.refused(words, run_tool, retrain, *arguments)
         assert files(tmp_path) == before
     return refused
 
@@ -192,6 +178,7 @@ def test_it_goes_on_to_the_bit_with_and_without_its_run(run_tool, cut, first, wh
     assert_same(cut, whole)
 
 
+@pytest.mark.slow
 def test_kill_9_changes_nothing(run_tool, first, tmp_path):
     arguments = ('--max_steps=400', '--eval_interval=100', '--checkpoint_interval=50')
     process = subprocess.Popen([sys.executable, str(ROOT / 'python' / 'retrain.py'), f'--log_dir={first}', *arguments],

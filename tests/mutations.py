@@ -1,0 +1,169 @@
+"""Mutations of python/, each caught by a test that has become cheaper: python tests/mutations.py [words of a test id]
+
+Each is made in a copy of the repository, where its test alone is run; status 1 if one is not caught. To go when
+the tests are as cheap as they shall be.
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+MUTATIONS = [  # (test, old text, which one file of python/ holds, new text)
+    # ---------------------------------------------------------------------------------------------- test_program.py
+    ('test_program.py::test_the_start_leaves_out_what_keras_imports_for_wrappers',
+     "for name in ('sklearn', 'pandas', 'matplotlib') if", "for name in ('matplotlib',) if"),
+    ('test_program.py::test_the_start_leaves_out_what_keras_imports_for_wrappers',
+     '            del sys.modules[name]\n', '            pass\n'),
+    ('test_program.py::test_what_keras_and_matplotlib_read_changes_no_run',
+     "TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull)", "TF_USE_LEGACY_KERAS='0')"),
+    ('test_program.py::test_what_keras_and_matplotlib_read_changes_no_run',
+     "if name.startswith('KERAS_')]", 'if False]'),
+    ('test_program.py::test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home',
+     'return len(os.sched_getaffinity(0)) if', 'return 1 + len(os.sched_getaffinity(0)) if'),
+    ('test_program.py::test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home',
+     '    _open_standard_files()\n    _import', '    _import'),
+    ('test_program.py::test_a_reader_that_has_gone_costs_no_traceback',
+     'os.dup2(os.open(os.devnull, os.O_WRONLY), 1)', 'raise'),
+    ('test_program.py::test_a_working_directory_that_is_gone_is_named',
+     "            except FileNotFoundError as error:\n                raise RunError('the working",
+     "            except IsADirectoryError as error:\n                raise RunError('the working"),
+    ('test_program.py::test_ctrl_c_during_the_imports_costs_no_traceback',
+     'signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C', 'pass  # Ctrl-C'),
+    ('test_program.py::test_ctrl_c_during_the_imports_costs_no_traceback',
+     'if signal.getsignal(signal.SIGINT) != signal.SIG_IGN and not in_notebook', 'if not in_notebook'),
+    ('test_program.py::test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost',
+     'isinstance(lost.exc_value, (Stopped, KeyboardInterrupt))', 'isinstance(lost.exc_value, KeyboardInterrupt)'),
+    ('test_program.py::test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost',
+     'isinstance(lost.exc_value, (Stopped, KeyboardInterrupt))', 'isinstance(lost.exc_value, Stopped)'),
+    ('test_program.py::test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost',
+     'for number in (signal.SIGTERM, signal.SIGHUP):', 'for number in (signal.SIGTERM,):'),
+    ('test_program.py::test_a_notebook_runs_the_programs_one_after_the_other',
+     'if flags.FLAGS[name] in _defined:', 'if False:'),
+    ('test_program.py::test_a_notebook_runs_the_programs_one_after_the_other',
+     "if hasattr(sys.stdout, 'reconfigure'):", 'if True:'),
+    # ------------------------------------------------------------------------------------------------- test_main.py
+    ('test_main.py::test_the_script_in_a_process_of_its_own',
+     "sys.exit(f'error: {name} {figure:.4f} is", "print(f'error: {name} {figure:.4f} is"),
+    ('test_main.py::test_the_script_in_a_process_of_its_own',
+     'program.run(main, __doc__, FLAG_GROUPS)', 'main()'),
+    ('test_main.py::test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_else',
+     "'eval_interval', 'checkpoint_interval', 'sparsity_threshold')\n", "'eval_interval', 'checkpoint_interval')\n"),
+    # ------------------------------------------------------------------------------------------ test_checkpoints.py
+    ('test_checkpoints.py::test_kill_9_at_several_moments_changes_nothing',
+     'run.restore(settings.max_steps, net=lenet, optimizer=optimizer,', 'run.restore(settings.max_steps, net=lenet,'),
+    ('test_checkpoints.py::test_kill_9_at_several_moments_changes_nothing',
+     '_start_session(folder / name, step)', '_start_session(folder / name, 0)'),
+    ('test_checkpoints.py::test_signals_end_with_a_checkpoint',
+     'raise program.Interrupted(run.signal, step)', 'break'),
+    ('test_checkpoints.py::test_signals_end_with_a_checkpoint',
+     'self.status = 128 + number', 'self.status = number'),
+    ('test_checkpoints.py::test_signals_end_with_a_checkpoint',
+     'for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):', 'for number in (signal.SIGINT, signal.SIGTERM):'),
+    ('test_checkpoints.py::test_a_second_run_on_the_folder_is_refused_until_the_first_has_died',
+     'fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)', 'fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)'),
+    ('test_checkpoints.py::test_a_full_disk_costs_one_line_and_no_checkpoint',
+     'except (tf.errors.OpError, OSError) as error:\n            with contextlib.suppress(OSError):  # an empty',
+     'except OSError as error:\n            with contextlib.suppress(OSError):  # an empty'),
+    ('test_checkpoints.py::test_a_larger_max_steps_extends_a_finished_run',
+     'step % settings.checkpoint_interval == 0 or step == settings.max_steps:',
+     'step % settings.checkpoint_interval == 0:'),
+    ('test_checkpoints.py::test_it_says_when_a_run_goes_on_in_other_surroundings',
+     'if before.get(name, now) != now]', 'if before.get(name) == now]'),
+    ('test_checkpoints.py::test_the_managers_state_file_is_not_needed',
+     "for path in (folder / 'checkpoints').glob('step-*')\n",
+     "for path in (folder / 'checkpoints').glob('step-*') if (folder / 'checkpoints/checkpoint').exists()\n"),
+    ('test_checkpoints.py::test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn',
+     '*lambdas).get_concrete_function(', '*lambdas) or ('),
+    # --------------------------------------------------------------------------------------------- test_compare.py
+    ('test_compare.py::test_several_at_once_through_xargs_give_the_same_rows',
+     'print(shlex.join(job.command))', "print(' '.join(job.command))"),
+    ('test_compare.py::test_several_at_once_through_xargs_give_the_same_rows',
+     "'learning_rate', 'final_learning_rate', 'eval_interval')}", "'learning_rate', 'eval_interval')}"),
+    ('test_compare.py::test_kill_9_loses_no_row_and_doubles_none',
+     'status = 0 if job.row() and job.key not in again else job.train()', 'status = job.train()'),
+    ('test_compare.py::test_a_signal_reaches_the_run_which_writes_its_checkpoint',
+     'process.terminate()', 'process.kill()'),
+    ('test_compare.py::test_a_run_that_fails_is_named_and_the_others_go_on',
+     'return process.wait()', 'return process.wait() and 2'),
+    ('test_compare.py::test_a_run_that_fails_is_named_and_the_others_go_on',
+     "(status {status}, see {job.folder}.log)'", "(status 0, see {job.folder}.log)'"),
+    # ------------------------------------------------------------------------------------------- test_illustrate.py
+    ('test_illustrate.py::test_one_command_records_and_draws',
+     'for variance in (0, values[', 'for variance in (0.02, values['),
+    ('test_illustrate.py::test_one_command_records_and_draws',
+     'draw_animation(runs, drawn[1])', 'pass'),
+    ('test_illustrate.py::test_bad_input_costs_one_line',
+     'if settings[0] == settings[1]:', 'if False:'),
+    ('test_illustrate.py::test_bad_input_costs_one_line',
+     'if len(runs) != 2 or steps[0] != steps[1]:', 'if False:'),
+    # -------------------------------------------------------------------------------------------- test_benchmark.py
+    ('test_benchmark.py::test_onednns_kernels_give_tensorflows_values_and_gradients',
+     "os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')", "os.environ['TF_ENABLE_ONEDNN_OPTS'] = '1'"),
+    ('test_benchmark.py::test_onednns_kernels_give_tensorflows_values_and_gradients',
+     "os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')", "os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')"),
+    ('test_benchmark.py::test_the_command_shows_every_row', 'return taken / count', 'return 0 * taken'),
+    ('test_retrain.py::test_kill_9_changes_nothing',
+     'run.restore(settings.max_steps, net=lenet, optimizer=optimizer,', 'run.restore(settings.max_steps, net=lenet,'),
+    # --------------------------------------------------------------------------------------------- test_compress.py
+    ('test_compress.py::test_a_kill_on_the_way_leaves_no_half_output',
+     "tempfile.TemporaryDirectory(prefix=f'{path.name}.part-', dir=path.parent)",
+     "contextlib.nullcontext(tempfile.mkdtemp(prefix=f'{path.name}.part-', dir=path.parent))"),
+]
+
+
+def run(folder, test):
+    """pytest's exit status for the test in the folder, with whatever it leaves behind ended: 1 if it fails."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'pytest', '-q', '-n0', '--slow', '-p', 'no:cacheprovider', f'tests/{test}',
+             f'--basetemp={folder}.tmp'], cwd=folder, stdout=output, stderr=output, start_new_session=True)
+        try:
+            return process.wait(timeout=900)
+        except subprocess.TimeoutExpired:
+            return 'too long'
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            shutil.rmtree(f'{folder}.tmp', ignore_errors=True)
+
+
+def mutate(folder, old, new):
+    """Changes the one file of python/ that holds the text."""
+    texts = {path: path.read_text() for path in (folder / 'python').glob('*.py')}
+    path, = (path for path, text in texts.items() if old in text)
+    if (found := texts[path].count(old)) != 1:
+        raise ValueError(f'{found} times in {path.name}')
+    path.write_text(texts[path].replace(old, new))
+
+
+def main():
+    missed = []
+    for test, old, new in MUTATIONS:
+        if any(word not in test for word in sys.argv[1:]):
+            continue
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = pathlib.Path(scratch) / 'copy'
+            shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns('.git', '__pycache__', 'logs', '.*_cache'))
+            try:
+                mutate(folder, old, new)
+                status = run(folder, test)
+            except ValueError as error:
+                status = f'no such text ({error})'
+        said = {0: 'MISSED', 1: 'caught'}.get(status, f'NOT RUN: {status}')
+        missed += [test] * (status != 1)
+        print(f'{said:8} {time.monotonic() - started:5.0f} s  {test}  {old.strip().splitlines()[0]!r}', flush=True)
+    sys.exit(bool(missed))
+
+
+if __name__ == '__main__':
+    main()
