@@ -27,9 +27,9 @@ class GuidedSparsity(keras.regularizers.Regularizer):
     convolutions (outputs on the last axis but one), depthwise and separable ones (the last two axes together),
     EinsumDense and attention (heads and features), or the recurrent layers (the gates of a unit lie apart).
 
-    A BatchNormalization behind the layer defeats it, for that scales a small kernel up again. There regularise the
-    gammas: BatchNormalization(gamma_regularizer=GuidedSparsity(group_lasso=..., group_variance=0)), which is an L1 norm.
-    (Gammas start as ones, all equal, so that the variance's term would be infinite.)
+    A BatchNormalization behind the layer defeats it, for that scales a small kernel up again. There regularise its
+    gammas: gamma_regularizer=GuidedSparsity(group_lasso=..., group_variance=0), an L1 norm, for which Liu et al. (2017,
+    Network Slimming) is the source. (They start as ones, all equal, so that the variance's term would be infinite.)
 
     Args:
       group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's; 0 drops a term.
@@ -101,7 +101,7 @@ class _Call:
       ins, outs: int arrays, the channels of all inputs and of all outputs.
       kind: 'kernel', 'passes' (an Add and a Concatenate do, too) or 'opaque'.
       pairs: of what passes channels on, two int arrays: input channels and the output channels linked with them.
-      links: bool, whether a weight other than zero leads from input to output: [in, out] of a kernel, [pairs] otherwise.
+      links: bool, whether a weight other than zero leads from input to output: [in, out] of a kernel, else [pairs].
       free_outputs: whether the channels of the outputs are independent of each other, as they are not in a softmax.
     """
 
@@ -119,6 +119,7 @@ class _Call:
                 or getattr(operation, 'data_format', None) == 'channels_first'
                 or getattr(operation, 'groups', 1) != 1 or getattr(operation, 'depth_multiplier', 1) != 1
                 or getattr(operation, 'lora_enabled', False)
+                or isinstance(getattr(operation, 'activation', None), keras.Layer)
                 or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)):
             return
         if type(operation) in KERNELS:
@@ -200,16 +201,24 @@ def _clone(operation, **changes):
         return keras.models.clone_model(operation, clone_function=_clone)
     trusted = {'safe_mode': False} if isinstance(operation, layers.Lambda) else {}  # for it is here, not in a file
     config = bare(operation.get_config())
-    if 'activation' in config:
+    if 'activation' in config and not isinstance(operation.activation, keras.Layer):
         config['activation'] = operation.activation  # itself, for not every function can be found by its name
     return type(operation).from_config({**config, **changes}, **trusted)
+
+
+def _variables(layer):
+    """The weights of a layer, and those of another that is its activation, which Keras tracks only after a reload."""
+    inner = getattr(layer, 'activation', None)
+    of_inner = inner.weights if isinstance(inner, keras.Layer) else []
+    return [variable for variable in layer.weights if not any(variable is other for other in of_inner)] + of_inner
 
 
 def _fill(operation, weights):
     """Sets the weights of a layer that has been called, and what Normalization derives from its own."""
     if not isinstance(operation, keras.Layer):
         return
-    operation.set_weights([value for _, value in weights[operation.name]])
+    for variable, (_, value) in zip(_variables(operation), weights[operation.name], strict=False):  # some not built yet
+        variable.assign(value)
     for inner in operation._flatten_layers():
         if isinstance(inner, layers.Normalization):
             inner.finalize_state()
@@ -228,7 +237,8 @@ def _functional(model, threshold):
         of_one = isinstance(model, keras.Sequential)
         plain = keras.Model(*((model.inputs[0], model.outputs[0]) if of_one else (model.input, model.output)),
                             name=model.name)
-    if not _is_functional(model) or not model.built or type(model).call not in (keras.Sequential.call, type(plain).call):
+    if not _is_functional(model) or not model.built or type(model).call not in (
+            keras.Sequential.call, type(plain).call):
         raise ValueError(f'{model} has no graph of layers. Give a Sequential model that is built, or a functional one: '
                          'keras.Model(inputs, outputs), where outputs is what your layers make of a keras.Input.')
     for layer in plain.layers:
@@ -293,7 +303,11 @@ def _is_free(model):
 
 
 def _marks(model, channels, calls, sent):
-    """Bool arrays [channels]: which stay; which depend on the input; which an output, or what is opaque, depends on."""
+    """Bool arrays [channels]: which stay; which of them are of use; which depend on the input; which are needed.
+
+    Needed are those of use that an output, or something opaque, depends on; of no use is the one channel that is left
+    where all could go.
+    """
     depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
     whole = []
     for tensor in model.inputs:
@@ -325,17 +339,17 @@ def _marks(model, channels, calls, sent):
     pairs = np.concatenate([np.stack(call.pairs) for call in calls], axis=1) if calls else np.zeros([2, 0], int)
     _, linked = sparse.csgraph.connected_components(
         sparse.coo_array((np.ones(pairs.shape[1], bool), pairs), [len(stays)] * 2), directed=False)
-    kept = np.zeros(len(stays), bool)
-    kept[linked[stays]] = True
+    used, kept = np.zeros([2, len(stays)], bool)
+    used[linked[stays]] = kept[linked[stays]] = True
     for numbers in channels.values():
         if not kept[linked[numbers]].any():
             kept[linked[numbers[0]]] = True  # a tensor of no channels there is not
-    return kept[linked], depends, needed
+    return kept[linked], used[linked], depends, needed & used[linked]
 
 
-def _sent_by_removed(call, weights, sent, kept, depends, needed):
+def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
     """What the removed inputs of a kernel add to its remaining outputs, array [..., outs], of one sample; or None."""
-    constants = np.where(kept[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
+    constants = np.where(used[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
     if not constants.any():
         return None
     linear = _clone(call.operation, activation='linear', use_bias=False)
@@ -344,7 +358,7 @@ def _sent_by_removed(call, weights, sent, kept, depends, needed):
     return np.where(needed[call.outs], ops.convert_to_numpy(linear(constants)), 0)[0][..., kept[call.outs]]
 
 
-def _smaller(call, weights, kept, needed):
+def _smaller(call, weights, kept, used, depends, needed):
     """The changes of an operation's configuration, and its weights, for the channels that are kept."""
     ins, outs, left = kept[call.ins], kept[call.outs], int(kept[call.outs].sum())
     layer, config = call.operation, {}
@@ -366,7 +380,8 @@ def _smaller(call, weights, kept, needed):
         if name == 'depthwise_kernel' or name == 'kernel' and type(layer) in DEPTHWISE:
             value = value[..., ins, :]
         elif name.endswith('kernel'):
-            value = np.where(needed[call.outs], _inputs_first(layer, value), 0)[..., ins, :][..., outs]
+            used_weights = used[call.ins][:, None] & needed[call.outs]
+            value = np.where(used_weights, _inputs_first(layer, value), 0)[..., ins, :][..., outs]
             value = _inputs_first(layer, value)
         else:
             value = value[..., outs]
@@ -378,8 +393,8 @@ def cut(model, threshold=1e-3):
     """A new model that gives what `model` with its kernels and gammas thresholded gives, without what is dead.
 
     A channel (a filter, a neuron) stays if a chain of weights, none of them zero, leads through it from an input to an
-    output, or if it is linked with one that does, as by an Add. What the others send is the same for every input, and is
-    carried exactly into the biases of what reads it; where padding makes a map of it, into a ConstantMap before the
+    output, or if it is linked with one that does, as by an Add. What the others send is the same for every input, and
+    is carried exactly into the biases of what reads it; where padding makes a map of it, into a ConstantMap before the
     activation. Inputs and outputs keep their shapes, and a tensor at least one channel. What cannot be seen through
     keeps all channels that it reads and writes: other layers than dense ones, convolutions, normalisation over the last
     axis, pooling, merges and their like; groups and depth multipliers; layers used twice; nested models; keras.ops.
@@ -400,17 +415,17 @@ def cut(model, threshold=1e-3):
       ValueError: the model has no graph of layers, or is quantized, or the threshold is negative.
     """
     plain = _functional(model, threshold)
-    weights = {layer.name: [(variable.name, _thresholded(variable, threshold)) for variable in layer.weights]
+    weights = {layer.name: [(variable.name, _thresholded(variable, threshold)) for variable in _variables(layer)]
                for layer in plain.layers}
     twin, channels, calls = _record(plain, weights)
     sent = _on_zeros(twin, calls)
-    kept, depends, needed = _marks(twin, channels, calls, sent)
+    marks = _marks(twin, channels, calls, sent)
 
     changes, small, maps, activations = {}, {}, {}, {}
     for call in calls:
         layer, name = call.operation, call.operation.name
-        changes[name], small[name] = _smaller(call, weights.get(name), kept, needed)
-        added = _sent_by_removed(call, weights[name], sent, kept, depends, needed) if call.kind == 'kernel' else None
+        changes[name], small[name] = _smaller(call, weights.get(name), *marks)
+        added = _sent_by_removed(call, weights[name], sent, *marks) if call.kind == 'kernel' else None
         if added is None:
             continue
         places = added.astype(weights[name][0][1].dtype).reshape(-1, added.shape[-1])
@@ -427,11 +442,11 @@ def cut(model, threshold=1e-3):
         result = operation(*args, **kwargs)
         _fill(operation, small)
         if operation.name in maps:
-            layer = ConstantMap(name=f'{operation.name}_map', dtype=operation.dtype_policy)
+            layer = ConstantMap(name=f'{operation.name}_map', dtype=operation.dtype_policy.name)
             result = layer(result)
             layer.set_weights([maps[operation.name]])
             result = layers.Activation(activations[operation.name], name=f'{operation.name}_activation',
-                                       dtype=operation.dtype_policy)(result)
+                                       dtype=operation.dtype_policy.name)(result)
         return result
 
     return _copy(twin, lambda operation: _clone(operation, **changes.get(operation.name, {})), rebuild)

@@ -47,7 +47,7 @@ sys.addaudithook(lambda name, _: name.split('.')[0] in ('subprocess', 'socket') 
                  and events.append(name))
 sys.path.insert(0, sys.argv[1])
 states = [state()]
-import keras_regularizer
+import keras_pruning
 states.append(state())
 import main
 states.append(state())
@@ -64,7 +64,7 @@ def test_importing_is_silent():
     new = [set(state.pop('modules')) for state in (before, regularizer, after)]
     assert before == regularizer == after
     ours = {'main', 'program', 'checkpoints', 'input_data', 'report'}
-    assert new[1] - new[0] == {'keras_regularizer'}
+    assert new[1] - new[0] == {'keras_pruning'}
     assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
     foreign = {'tensorboard', 'tqdm', 'mlxtend', 'pooch', 'matplotlib'}
     assert not {name.split('.')[0] for name in new[2] - new[0]} & foreign
