@@ -4,7 +4,7 @@
     ...                                   # train
     small = cut(model, threshold=1e-3)    # the same function, smaller and faster; compile it to train on
 
-This file needs no other of this project: Keras, NumPy and SciPy alone.
+This file needs no other of this project: Keras, NumPy and SciPy alone. (keras_pruning.py --applications makes a table.)
 """
 
 import collections
@@ -72,20 +72,16 @@ TRANSPOSED = _types('Conv', ('1DTranspose', '2DTranspose', '3DTranspose'))
 KERNELS = _types('Dense') + _types('Conv', ('1D', '2D', '3D')) + TRANSPOSED + SEPARABLE  # outputs mix all inputs
 DEPTHWISE = _types('DepthwiseConv', ('1D', '2D'))
 PADDING = _types('ZeroPadding', ('1D', '2D', '3D'))
-MERGES = _types('Add Subtract Multiply Average Maximum Minimum')
-PASSES = (  # output c depends on input c alone
-    DEPTHWISE + PADDING + MERGES + _types('Cropping UpSampling MaxPooling AveragePooling GlobalMaxPooling '
-                                          'GlobalAveragePooling SpatialDropout', ('1D', '2D', '3D'))
-    + _types('Activation ReLU LeakyReLU ELU BatchNormalization Normalization Rescaling Dropout AlphaDropout '
-             'GaussianDropout GaussianNoise ActivityRegularization Identity Flatten Reshape RepeatVector'))
+PASSES = DEPTHWISE + PADDING + _types(  # output c depends on input c alone
+    'Cropping UpSampling MaxPooling AveragePooling GlobalMaxPooling GlobalAveragePooling SpatialDropout',
+    ('1D', '2D', '3D')) + _types(
+    'Activation ReLU LeakyReLU ELU BatchNormalization Normalization Rescaling Dropout AlphaDropout GaussianDropout '
+    'GaussianNoise ActivityRegularization Identity Flatten Reshape RepeatVector Concatenate '
+    'Add Subtract Multiply Average Maximum Minimum')
 
 
 def _is_elementwise(activation):
     """Whether an activation treats each element by itself and alike, found by trying it."""
-    if activation is None or activation is keras.activations.linear:
-        return True
-    if isinstance(activation, keras.Layer):
-        return False
     x = np.linspace(-4, 4, 2 * 3 * 5, dtype=keras.config.floatx()).reshape(2, 3, 5)[:, ::-1]
     try:
         whole, apart = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of))) for of in (x, x.reshape(-1, 2)))
@@ -94,85 +90,74 @@ def _is_elementwise(activation):
     return whole.shape == x.shape and np.allclose(whole.ravel(), apart.ravel(), rtol=1e-5, atol=1e-6)
 
 
-class _Call:
-    """An operation, its input and output tensors, and how their channels, numbered throughout, hang together.
-
-    Attributes:
-      ins, outs: int arrays, the channels of all inputs and of all outputs.
-      kind: 'kernel', 'passes' (an Add and a Concatenate do, too) or 'opaque'.
-      pairs: of what passes channels on, two int arrays: input channels and the output channels linked with them.
-      links: bool, whether a weight other than zero leads from input to output: [in, out] of a kernel, else [pairs].
-      free_outputs: whether the channels of the outputs are independent of each other, as they are not in a softmax.
-    """
-
-    def __init__(self, operation, inputs, outputs, options, channels, is_alone, weights):
-        self.operation, self.inputs = operation, inputs
-        weights = dict(weights.get(operation.name, []))
-        of_inputs, of_outputs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
-        self.ins, self.outs = np.concatenate(of_inputs), np.concatenate(of_outputs)
-        self.pairs, self.kind = (self.ins[:0], self.outs[:0]), 'opaque'
-        self.free_outputs = _is_elementwise(getattr(operation, 'activation', None))
-        axes = np.ravel(getattr(operation, 'axis', -1))
-        self.links = np.zeros(0, bool)
-        if (not is_alone or any(option is not None for option in options) or len(outputs) != 1
-                or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
-                or getattr(operation, 'data_format', None) == 'channels_first'
-                or getattr(operation, 'groups', 1) != 1 or getattr(operation, 'depth_multiplier', 1) != 1
-                or getattr(operation, 'lora_enabled', False)
-                or isinstance(getattr(operation, 'activation', None), keras.Layer)
-                or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)):
-            return
-        if type(operation) in KERNELS:
-            kernel = weights.get('pointwise_kernel', weights.get('kernel'))
-            self.links = (_inputs_first(operation, kernel) != 0).any(axis=tuple(range(kernel.ndim - 2)))
-            if type(operation) in SEPARABLE:
-                self.links &= weights['depthwise_kernel'].any(axis=tuple(range(kernel.ndim - 2)))
-            self.kind = 'kernel'
-        elif type(operation) in PASSES and self.free_outputs or type(operation) is layers.Concatenate:
-            if type(operation) is layers.Concatenate:
-                self.pairs = self.ins, self.outs
-            else:  # one channel against many, or the channels of all places in a row: they repeat
-                longest = [max(len(of), len(self.outs)) for of in of_inputs]
-                if any(long % len(of) or long % len(self.outs) for long, of in zip(longest, of_inputs, strict=True)):
-                    return
-                self.pairs = tuple(np.concatenate(of) for of in zip(*(
-                    (np.resize(of, long), np.resize(self.outs, long))
-                    for long, of in zip(longest, of_inputs, strict=True)), strict=True))
-            alive = weights.get('gamma', weights.get('kernel', np.ones([len(self.outs), 1]))) != 0
-            self.links = np.resize(alive.reshape(-1, len(self.outs)).any(axis=0), len(self.pairs[0]))
-            if type(operation) is layers.Rescaling and any(
-                    np.size(of) != 1 and np.size(of) != np.shape(of)[-1] for of in (operation.scale, operation.offset)):
-                return
-            self.kind = 'passes'
-
-    @property
-    def meets_borders(self):
-        """Whether a constant may come out as a map, by what is added around the input."""
-        size = getattr(self.operation, 'kernel_size', getattr(self.operation, 'pool_size', 1))
-        return type(self.operation) in PADDING + TRANSPOSED or (
-            getattr(self.operation, 'padding', 'valid') in ('same', 'causal') and np.max(size) > 1)
-
-    def forward(self, depends):
-        """Marks the outputs that depend on marked inputs."""
-        if self.kind == 'kernel':
-            depends[self.outs[self.links[depends[self.ins]].any(axis=0)]] = True
-        else:
-            depends[self.pairs[1][self.links & depends[self.pairs[0]]]] = True
-
-    def backward(self, needed):
-        """Marks the inputs that marked outputs depend on."""
-        if self.kind == 'kernel':
-            needed[self.ins[self.links[:, needed[self.outs]].any(axis=1)]] = True
-        else:
-            needed[self.pairs[0][self.links & needed[self.pairs[1]]]] = True
-
-
 def _inputs_first(layer, kernel):
     """The kernel, or back, with the axes [..., in, out], which a transposed convolution has the other way round."""
     return np.swapaxes(kernel, -1, -2) if type(layer) in TRANSPOSED else kernel
 
 
-# ----------------------------------------------------------------------------------------------------------------- cut
+class _Call:
+    """An operation with its input tensors, and how channels, numbered throughout the model, hang together in it.
+
+    Attributes:
+      ins, outs: int arrays, the channels of all inputs and of all outputs.
+      opaque: whether it cannot be seen through.
+      free_outputs: whether the outputs are independent of each other, as they are not behind a softmax.
+      pairs: int [2, pairs], input channels and the output channels linked with them: where channels are passed on.
+      links: bool, whether a weight other than zero leads from input to output: [pairs], or [in, out] of a kernel.
+      meets_borders: whether a constant may come out as a map, by what is added around the input.
+    """
+
+    def __init__(self, operation, inputs, outputs, options, channels, is_alone, weights):
+        self.operation, self.inputs, kind = operation, inputs, type(operation)
+        def of(name, default=None):
+            return getattr(operation, name, default)
+        ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
+        self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
+        self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
+        self.free_outputs = of('activation') is None or _is_elementwise(operation.activation)
+        self.meets_borders = kind in PADDING + TRANSPOSED or of('padding') in ('same', 'causal') and np.max(
+            of('kernel_size', of('pool_size', 1))) > 1
+        ins, axes = [self.ins] if kind is layers.Concatenate else ins, np.ravel(of('axis', -1))
+        self.opaque = (
+            kind not in KERNELS and not (kind in PASSES and self.free_outputs) or not is_alone or len(outs) != 1
+            or any(option is not None for option in options) or isinstance(of('activation'), keras.Layer)
+            or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
+            or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
+            or of('lora_enabled', False) or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)
+            or kind in PASSES and any(max(len(part), len(self.outs)) % min(len(part), len(self.outs)) for part in ins)
+            or kind is layers.Rescaling and any(np.size(number) not in (1, *np.shape(number)[-1:])
+                                                for number in (operation.scale, operation.offset)))
+        if self.opaque:
+            return
+        weights = dict(weights.get(operation.name, []))
+        if kind in KERNELS:
+            kernel = weights.get('pointwise_kernel', weights.get('kernel'))
+            places = tuple(range(kernel.ndim - 2))
+            self.links = _inputs_first(operation, kernel).any(axis=places)
+            if kind in SEPARABLE:
+                self.links &= weights['depthwise_kernel'].any(axis=places)
+        else:  # one channel against many, and the channels of all places in a row, repeat
+            self.pairs = np.concatenate([np.stack([np.resize(part, n), np.resize(self.outs, n)]) for part in ins
+                                         for n in [max(len(part), len(self.outs))]], axis=1)
+            alive = weights.get('gamma', weights.get('kernel', np.ones(len(self.outs)))).reshape(-1, len(self.outs))
+            self.links = np.resize(alive.any(axis=0), self.pairs.shape[1])
+
+    def forward(self, depends):
+        """Marks the outputs that depend on marked inputs."""
+        if self.links.ndim == 2:
+            depends[self.outs[self.links[depends[self.ins]].any(axis=0)]] = True
+        else:
+            depends[self.pairs[1, self.links & depends[self.pairs[0]]]] = True
+
+    def backward(self, needed):
+        """Marks the inputs that marked outputs depend on."""
+        if self.links.ndim == 2:
+            needed[self.ins[self.links[:, needed[self.outs]].any(axis=1)]] = True
+        else:
+            needed[self.pairs[0, self.links & needed[self.pairs[1]]]] = True
+
+
+# ----------------------------------------------------------------------------------------------------- copies of models
 
 @keras.saving.register_keras_serializable(package='attention_guided_sparsity')
 class ConstantMap(keras.layers.Layer):
@@ -206,6 +191,22 @@ def _clone(operation, **changes):
     return type(operation).from_config({**config, **changes}, **trusted)
 
 
+def _copy(model, weights, clone, call):
+    """A copy whose operations `clone` makes and `call` calls, with weights, dict from name to pairs (name, array)."""
+    def filled(operation, *args, **kwargs):
+        result = call(operation, *args, **kwargs)
+        if isinstance(operation, keras.Layer):  # has variables, by now
+            for variable, (_, value) in zip(_variables(operation), weights[operation.name], strict=False):
+                variable.assign(value)
+            for inner in operation._flatten_layers():
+                if isinstance(inner, layers.Normalization):
+                    inner.finalize_state()
+        return result
+
+    inputs = keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
+    return keras.models.clone_model(model, inputs, clone, filled)
+
+
 def _variables(layer):
     """The weights of a layer, and those of another that is its activation, which Keras tracks only after a reload."""
     inner = getattr(layer, 'activation', None)
@@ -213,32 +214,15 @@ def _variables(layer):
     return [variable for variable in layer.weights if not any(variable is other for other in of_inner)] + of_inner
 
 
-def _fill(operation, weights):
-    """Sets the weights of a layer that has been called, and what Normalization derives from its own."""
-    if not isinstance(operation, keras.Layer):
-        return
-    for variable, (_, value) in zip(_variables(operation), weights[operation.name], strict=False):  # some not built yet
-        variable.assign(value)
-    for inner in operation._flatten_layers():
-        if isinstance(inner, layers.Normalization):
-            inner.finalize_state()
-
-
-def _copy(model, clone, call):
-    inputs = keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
-    return keras.models.clone_model(model, inputs, clone, call)
-
-
 def _functional(model, threshold):
     """The same layers as a plain functional model; a ValueError says what stands in the way."""
     if not threshold >= 0:
         raise ValueError(f'the threshold must be at least 0: {threshold}')
+    plain = None
     if _is_functional(model) and model.built:
-        of_one = isinstance(model, keras.Sequential)
-        plain = keras.Model(*((model.inputs[0], model.outputs[0]) if of_one else (model.input, model.output)),
-                            name=model.name)
-    if not _is_functional(model) or not model.built or type(model).call not in (
-            keras.Sequential.call, type(plain).call):
+        of = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
+        plain = keras.Model(*of, name=model.name)
+    if not plain or type(model).call not in (keras.Sequential.call, type(plain).call):
         raise ValueError(f'{model} has no graph of layers. Give a Sequential model that is built, or a functional one: '
                          'keras.Model(inputs, outputs), where outputs is what your layers make of a keras.Input.')
     for layer in plain.layers:
@@ -249,24 +233,17 @@ def _functional(model, threshold):
     return plain
 
 
-def _thresholded(variable, threshold):
-    value = ops.convert_to_numpy(variable)
-    return np.where(np.abs(value) <= threshold, 0, value) if variable.name.endswith(('kernel', 'gamma')) else value
-
-
 def _record(model, weights):
     """A copy of a model with these weights, the channels' numbers by id of tensor, and its _Calls in their order."""
     made = []
 
     def call(operation, *args, **kwargs):
         result = operation(*args, **kwargs)
-        _fill(operation, weights)
-        inputs, outputs = ([tensor for tensor in keras.tree.flatten(of) if isinstance(tensor, keras.KerasTensor)]
-                           for of in ((args, kwargs), result))
-        made.append((operation, inputs, outputs, keras.tree.flatten((args[1:], kwargs))))
+        made.append((operation, *([tensor for tensor in keras.tree.flatten(of) if isinstance(tensor, keras.KerasTensor)]
+                                  for of in ((args, kwargs), result)), keras.tree.flatten((args[1:], kwargs))))
         return result
 
-    twin = _copy(model, _clone, call)
+    twin = _copy(model, weights, _clone, call)
     tensors = {id(tensor): tensor for tensor in [*twin.inputs, *(
         tensor for _, inputs, outputs, _ in made for tensor in inputs + outputs)]}
     sizes = [tensor.shape[-1] or 1 if len(tensor.shape) > 1 else 1 for tensor in tensors.values()]
@@ -275,31 +252,27 @@ def _record(model, weights):
     return twin, channels, [_Call(*of, channels, times[of[0].name] == 1, weights) for of in made]
 
 
-def _on_zeros(model, calls):
-    """What comes into the calls for an input of zeros: dict from id of tensor to array, of one sample.
-
-    A free size is the first power of two that all operations take.
-    """
-    tensors = list({id(tensor): tensor for call in calls if call.kind != 'opaque' for tensor in call.inputs}.values())
-    if not tensors:
-        return {}
-    into, sizes = keras.Model(model.inputs, tensors), 2**np.arange(10)
-    for size in sizes:
-        try:
-            found = [ops.convert_to_numpy(value) for value in into([
-                ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)], tensor.dtype)
-                for tensor in model.inputs])]
-        except Exception:
-            if not _is_free(model) or size == sizes[-1]:
-                raise
-            continue
-        if all(value.size for value in found):
-            break
-    return {id(tensor): value for tensor, value in zip(tensors, found, strict=True)}
-
+# ----------------------------------------------------------------------------------------------------------------- cut
 
 def _is_free(model):
     return any(None in tensor.shape[1:] for tensor in model.inputs)
+
+
+def _on_zeros(model, calls):
+    """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take."""
+    tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
+    into, found = tensors and keras.Model(model.inputs, tensors), []
+    for size in 2**np.arange(10):
+        try:
+            found = [ops.convert_to_numpy(value) for value in into([
+                ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)], tensor.dtype)
+                for tensor in model.inputs])] if tensors else []
+        except Exception:
+            if not _is_free(model) or size == 512:
+                raise
+        if len(found) == len(tensors) and all(value.size for value in found):
+            break
+    return {id(tensor): value for tensor, value in zip(tensors, found, strict=True)}
 
 
 def _marks(model, channels, calls, sent):
@@ -309,23 +282,20 @@ def _marks(model, channels, calls, sent):
     where all could go.
     """
     depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
-    whole = []
-    for tensor in model.inputs:
-        depends[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
-    for tensor in model.outputs:
-        needed[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
+    whole, free = [], _is_free(model)
+    for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
+        for tensor in tensors:
+            marks[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
     for call in calls:
-        for numbers, value in ((channels[id(t)], sent[id(t)]) for t in call.inputs if call.kind != 'opaque'):
+        for numbers, value in ((channels[id(tensor)], sent[id(tensor)]) for tensor in call.inputs if not call.opaque):
             value = value.reshape(-1, len(numbers))
-            if _is_free(model) and call.meets_borders:
-                unknown[numbers] |= ~depends[numbers] & value.any(axis=0)
+            unknown[numbers] |= free and call.meets_borders & value.any(axis=0) & ~depends[numbers]
             depends[numbers] |= unknown[numbers] | ~np.isfinite(value).all(axis=0)
         call.forward(depends)
-        if call.kind == 'opaque':
+        if call.opaque:
             needed[call.ins] = stays[call.ins] = True
-        if call.kind == 'opaque' or not call.free_outputs:
-            if call.kind == 'opaque' or not stays[call.outs].all():
-                whole.append(call.operation.name)
+        if call.opaque or not call.free_outputs:
+            whole += [call.operation.name] if call.opaque or not stays[call.outs].all() else []
             depends[call.outs] = needed[call.outs] = stays[call.outs] = True
     for call in reversed(calls):
         call.backward(needed)
@@ -336,15 +306,14 @@ def _marks(model, channels, calls, sent):
     if reasons:
         warnings.warn(f'kept whole: {"; ".join(reasons)}', stacklevel=3)
 
-    pairs = np.concatenate([np.stack(call.pairs) for call in calls], axis=1) if calls else np.zeros([2, 0], int)
+    pairs = np.concatenate([np.zeros([2, 0], int), *(call.pairs for call in calls)], axis=1)
     _, linked = sparse.csgraph.connected_components(
         sparse.coo_array((np.ones(pairs.shape[1], bool), pairs), [len(stays)] * 2), directed=False)
-    used, kept = np.zeros([2, len(stays)], bool)
-    used[linked[stays]] = kept[linked[stays]] = True
+    used = np.isin(linked, linked[stays])
     for numbers in channels.values():
-        if not kept[linked[numbers]].any():
-            kept[linked[numbers[0]]] = True  # a tensor of no channels there is not
-    return kept[linked], used[linked], depends, needed & used[linked]
+        if not stays[numbers].any() and not np.isin(linked[numbers], linked[stays]).any():
+            stays[numbers[0]] = True  # a tensor of no channels there is not
+    return np.isin(linked, linked[stays]), used, depends, needed & used
 
 
 def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
@@ -359,34 +328,28 @@ def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
 
 
 def _smaller(call, weights, kept, used, depends, needed):
-    """The changes of an operation's configuration, and its weights, for the channels that are kept."""
-    ins, outs, left = kept[call.ins], kept[call.outs], int(kept[call.outs].sum())
-    layer, config = call.operation, {}
-    if call.kind == 'opaque' or not isinstance(layer, keras.Layer):
+    """The changes of a layer's configuration, and its weights, for the channels that are kept."""
+    if call.opaque:
         return {}, weights
-    for name in {'units', 'filters'} & layer.get_config().keys():
-        config[name] = left
+    layer, ins, outs = call.operation, kept[call.ins], kept[call.outs]
+    config = {name: int(outs.sum()) for name in ('units', 'filters') if hasattr(layer, name)}
     if type(layer) is layers.Reshape:
-        config['target_shape'] = (*layer.target_shape[:-1], left)
+        config['target_shape'] = (*layer.target_shape[:-1], int(outs.sum()))
     if type(layer) is layers.Rescaling:
-        config |= {name: np.resize(getattr(layer, name), len(outs))[outs].tolist() for name in ('scale', 'offset')
-                   if np.size(getattr(layer, name)) > 1}
+        config = {name: np.resize(getattr(layer, name), len(outs))[outs].tolist() for name in ('scale', 'offset')}
     if type(layer) is layers.Normalization:
-        config |= {name: ops.convert_to_numpy(getattr(layer, name)).ravel()[outs].tolist()
-                   for name in ('mean', 'variance')}
-        return config, []
-    small = []
-    for name, value in weights:
+        return {name: ops.convert_to_numpy(getattr(layer, name)).ravel()[outs].tolist()
+                for name in ('mean', 'variance')}, []
+
+    def part(name, value):
         if name == 'depthwise_kernel' or name == 'kernel' and type(layer) in DEPTHWISE:
-            value = value[..., ins, :]
-        elif name.endswith('kernel'):
-            used_weights = used[call.ins][:, None] & needed[call.outs]
-            value = np.where(used_weights, _inputs_first(layer, value), 0)[..., ins, :][..., outs]
-            value = _inputs_first(layer, value)
-        else:
-            value = value[..., outs]
-        small.append((name, value))
-    return config, small
+            return value[..., ins, :]
+        if not name.endswith('kernel'):
+            return value[..., outs]
+        value = np.where(used[call.ins][:, None] & needed[call.outs], _inputs_first(layer, value), 0)
+        return _inputs_first(layer, value[..., ins, :][..., outs])
+
+    return config, [(name, part(name, value)) for name, value in weights]
 
 
 def cut(model, threshold=1e-3):
@@ -415,38 +378,47 @@ def cut(model, threshold=1e-3):
       ValueError: the model has no graph of layers, or is quantized, or the threshold is negative.
     """
     plain = _functional(model, threshold)
-    weights = {layer.name: [(variable.name, _thresholded(variable, threshold)) for variable in _variables(layer)]
+    weights = {layer.name: [(variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer)]
                for layer in plain.layers}
+    weights = {layer: [(name, np.where((np.abs(value) <= threshold) & name.endswith(('kernel', 'gamma')), 0, value))
+                       for name, value in of] for layer, of in weights.items()}
     twin, channels, calls = _record(plain, weights)
     sent = _on_zeros(twin, calls)
     marks = _marks(twin, channels, calls, sent)
 
-    changes, small, maps, activations = {}, {}, {}, {}
+    changes, small, maps = {}, {}, {}
     for call in calls:
         layer, name = call.operation, call.operation.name
         changes[name], small[name] = _smaller(call, weights.get(name), *marks)
-        added = _sent_by_removed(call, weights[name], sent, *marks) if call.kind == 'kernel' else None
+        added = _sent_by_removed(call, weights[name], sent, *marks) if call.links.ndim == 2 else None
         if added is None:
             continue
         places = added.astype(weights[name][0][1].dtype).reshape(-1, added.shape[-1])
-        if np.ptp(places, axis=0).max() <= 50 * np.finfo(places.dtype).eps * np.abs(places).max():  # all places alike
-            of = dict(small[name])
-            small[name] = [*((key, value) for key, value in small[name] if key != 'bias'),
-                           ('bias', of.get('bias', 0) + places.mean(axis=0))]
-            changes[name]['use_bias'] = True
+        if np.ptp(places, axis=0).max() <= 50 * np.finfo(places.dtype).eps * np.abs(places).max():  # but for rounding
+            without = {**dict(small[name]), 'bias': dict(small[name]).get('bias', 0) + places.mean(axis=0)}
+            small[name], changes[name]['use_bias'] = list(without.items()), True
         else:
-            maps[name], activations[name] = added, layer.activation
-            changes[name]['activation'] = 'linear'
+            maps[name], changes[name]['activation'] = (added, layer.activation), 'linear'
 
-    def rebuild(operation, *args, **kwargs):
-        result = operation(*args, **kwargs)
-        _fill(operation, small)
-        if operation.name in maps:
-            layer = ConstantMap(name=f'{operation.name}_map', dtype=operation.dtype_policy.name)
-            result = layer(result)
-            layer.set_weights([maps[operation.name]])
-            result = layers.Activation(activations[operation.name], name=f'{operation.name}_activation',
-                                       dtype=operation.dtype_policy.name)(result)
+    def call(operation, *args, **kwargs):
+        result, name = operation(*args, **kwargs), operation.name
+        if name in maps:
+            added, activation = maps[name]
+            add = ConstantMap(name=f'{name}_map', dtype=operation.dtype_policy.name)
+            result = add(result)
+            add.set_weights([added])
+            result = layers.Activation(activation, name=f'{name}_activation', dtype=operation.dtype_policy.name)(result)
         return result
 
-    return _copy(twin, lambda operation: _clone(operation, **changes.get(operation.name, {})), rebuild)
+    return _copy(twin, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
+
+
+def macs(model):
+    """Multiply-accumulates of one sample in dense layers and convolutions; windows at the border count in full."""
+    return sum(math.prod(layer.output.shape[1:-1]) * math.prod(variable.shape) for layer in model.layers
+               for variable in layer.weights if type(layer) in KERNELS + DEPTHWISE and variable.name.endswith('kernel'))
+
+
+if __name__ == '__main__':
+    import keras_applications  # a tool of this project, for its table
+    keras_applications.main()

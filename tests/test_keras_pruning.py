@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+import keras_applications
 import keras_pruning
 import main
 from keras_pruning import ConstantMap, GuidedSparsity, cut
@@ -762,3 +763,37 @@ def test_nothing_is_said_where_nothing_stays_whole():
         warnings.simplefilter('error', UserWarning)
         cut(image_model())
         cut(keras.Sequential([keras.Input((4,)), layers.Dense(3, 'relu'), layers.Dense(2, 'softmax')]))
+
+
+# --------------------------------------------------------------------------------------------------- keras.applications
+
+@pytest.fixture
+def float64():
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    yield
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', keras_applications.APPLICATIONS)
+def test_a_network_of_each_family(name, float64, request):
+    if not request.config.getoption('--slow', default=False):
+        pytest.skip('slow: give --slow')
+    model = keras_applications.application(name, input_shape=(96, 96, 3), classes=10)
+    small = cut(model, threshold=0)
+    assert parameters(small) < 0.8 * parameters(model) and keras_pruning.macs(small) < keras_pruning.macs(model)
+    (x,) = arrays(model, np.random.default_rng(0), number=2)
+    (found,), (wanted,) = outputs(small, [x]), outputs(model, [x])
+    assert wanted.dtype == np.float64 and np.ptp(wanted) > 0
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * max(1, np.abs(wanted).max()))
+    keras.utils.clear_session()
+
+
+def test_the_multiply_accumulates_are_those_of_the_layers():
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), layers.Conv2D(4, 3, strides=2, padding='same'), layers.DepthwiseConv2D(3),
+        layers.SeparableConv2D(5, 2), layers.Flatten(), layers.Dense(7)])
+    assert keras_pruning.macs(model) == 16 * 9 * 3 * 4 + 4 * 9 * 4 + 1 * (4 * 4 + 4 * 5) + 5 * 7
