@@ -4,9 +4,8 @@
 
 reads the newest checkpoint of a run and sets its weights to zero up to the run's threshold. An output (a filter of a
 convolution, a neuron of a dense layer) stays if it lies on a chain of weights, none of them zero, from the image to a
-logit. keras_pruning.cut does it, on the same net in Keras; what it says of constants that the dead still send holds
-here: without a chain from the image an output sends relu(bias), or further on a map, because a convolution with SAME
-padding adds up fewer inputs at the border.
+logit. keras_pruning.cut does it, on the same net in Keras: what the dead still send, relu(bias) or, behind SAME
+padding, a map that differs at the border, goes into what the next layer adds.
 
 Written are the net as trained (dense) and what is left of it (compressed), each as a SavedModel and as a TFLite file of
 ordinary dense operations, and compression.json, with all that the terminal shows. Before that, all four are loaded back
@@ -52,12 +51,7 @@ def define_flags():
 # ------------------------------------------------------------------------------------------------------------ net
 
 def in_keras(weights, biases, image_shape):
-    """main.LeNet in evaluation, on weights that need no threshold any more: images [N, *image_shape] to logits [N, 10].
-
-    Args:
-      weights, biases: dicts from layer name to array, in the order of the layers.
-      image_shape: (height, width, channels).
-    """
+    """main.LeNet in evaluation on dicts from layer name to array: a keras.Model, [N, *image_shape] to [N, 10]."""
     layers = keras.layers
     x = images = keras.Input(image_shape, name='images')
     for name, kernel in weights.items():
@@ -155,10 +149,7 @@ def largest_difference(name, found, wanted):
 
 
 def counts(nets):
-    """Outputs, weights and multiply-accumulates of both nets: by layer, and in all.
-
-    Where no chain is left, nothing counts but the logits, though each layer still has a channel, of zeros.
-    """
+    """Outputs, weights and multiply-accumulates of both nets, by layer and in all; nothing where no chain is left."""
     kernels = {layer: {name: net.get_layer(layer).kernel.shape for name, net in nets.items()}
                for layer in (*main.REGULARISED, 'softmax')}
     alive = {name: name == 'dense' or has_chain(net) for name, net in nets.items()}

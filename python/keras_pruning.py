@@ -96,11 +96,10 @@ def _inputs_first(layer, kernel):
 
 
 class _Call:
-    """An operation with its input tensors, and how channels, numbered throughout the model, hang together in it.
+    """An operation, its input tensors, and how channels, numbered throughout the model, hang together in it.
 
     Attributes:
-      ins, outs: int arrays, the channels of all inputs and of all outputs.
-      opaque: whether it cannot be seen through.
+      ins, outs: int arrays, the channels of all inputs and of all outputs; opaque: whether it cannot be seen through.
       free_outputs: whether the outputs are independent of each other, as they are not behind a softmax.
       pairs: int [2, pairs], input channels and the output channels linked with them: where channels are passed on.
       links: bool, whether a weight other than zero leads from input to output: [pairs], or [in, out] of a kernel.
@@ -109,8 +108,10 @@ class _Call:
 
     def __init__(self, operation, inputs, outputs, options, channels, is_alone, weights):
         self.operation, self.inputs, kind = operation, inputs, type(operation)
+
         def of(name, default=None):
             return getattr(operation, name, default)
+
         ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
         self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
         self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
@@ -219,7 +220,7 @@ def _functional(model, threshold):
     if not threshold >= 0:
         raise ValueError(f'the threshold must be at least 0: {threshold}')
     plain = None
-    if _is_functional(model) and model.built:
+    if _is_functional(model) and model.built:  # a Sequential one has no `input` before it is called
         of = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
         plain = keras.Model(*of, name=model.name)
     if not plain or type(model).call not in (keras.Sequential.call, type(plain).call):
@@ -254,10 +255,6 @@ def _record(model, weights):
 
 # ----------------------------------------------------------------------------------------------------------------- cut
 
-def _is_free(model):
-    return any(None in tensor.shape[1:] for tensor in model.inputs)
-
-
 def _on_zeros(model, calls):
     """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take."""
     tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
@@ -268,7 +265,7 @@ def _on_zeros(model, calls):
                 ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)], tensor.dtype)
                 for tensor in model.inputs])] if tensors else []
         except Exception:
-            if not _is_free(model) or size == 512:
+            if size == 512:
                 raise
         if len(found) == len(tensors) and all(value.size for value in found):
             break
@@ -276,13 +273,11 @@ def _on_zeros(model, calls):
 
 
 def _marks(model, channels, calls, sent):
-    """Bool arrays [channels]: which stay; which of them are of use; which depend on the input; which are needed.
-
-    Needed are those of use that an output, or something opaque, depends on; of no use is the one channel that is left
-    where all could go.
+    """Bool arrays [channels]: which stay; which of these are of use, for a tensor keeps one in any case; which depend
+    on the input; which of use an output, or something opaque, needs.
     """
     depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
-    whole, free = [], _is_free(model)
+    whole, free = [], any(None in tensor.shape[1:] for tensor in model.inputs)
     for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
         for tensor in tensors:
             marks[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
@@ -371,17 +366,16 @@ def cut(model, threshold=1e-3):
       it needs this file only if it has a ConstantMap.)
 
     Warns:
-      UserWarning: operations that stay whole, and constants that do because the input's size is free and they meet a
-        border, where they would become a map of that size.
+      UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
 
     Raises:
       ValueError: the model has no graph of layers, or is quantized, or the threshold is negative.
     """
     plain = _functional(model, threshold)
-    weights = {layer.name: [(variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer)]
-               for layer in plain.layers}
-    weights = {layer: [(name, np.where((np.abs(value) <= threshold) & name.endswith(('kernel', 'gamma')), 0, value))
-                       for name, value in of] for layer, of in weights.items()}
+    weights = {layer.name: [
+        (name, np.where((np.abs(value) <= threshold) & name.endswith(('kernel', 'gamma')), 0, value))
+        for name, value in ((variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer))]
+        for layer in plain.layers}
     twin, channels, calls = _record(plain, weights)
     sent = _on_zeros(twin, calls)
     marks = _marks(twin, channels, calls, sent)
@@ -405,18 +399,11 @@ def cut(model, threshold=1e-3):
         if name in maps:
             added, activation = maps[name]
             add = ConstantMap(name=f'{name}_map', dtype=operation.dtype_policy.name)
-            result = add(result)
+            result = layers.Activation(activation, name=f'{name}_activation', dtype=add.dtype_policy.name)(add(result))
             add.set_weights([added])
-            result = layers.Activation(activation, name=f'{name}_activation', dtype=operation.dtype_policy.name)(result)
         return result
 
     return _copy(twin, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
-
-
-def macs(model):
-    """Multiply-accumulates of one sample in dense layers and convolutions; windows at the border count in full."""
-    return sum(math.prod(layer.output.shape[1:-1]) * math.prod(variable.shape) for layer in model.layers
-               for variable in layer.weights if type(layer) in KERNELS + DEPTHWISE and variable.name.endswith('kernel'))
 
 
 if __name__ == '__main__':
