@@ -345,8 +345,9 @@ def compare():
     if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
         raise program.RunError('give only one of --print_commands, --collect and --figure.')
     seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
-    lassos = numbers('group_lassos', float, lambda x: 0 <= x < program.FLOAT32_MAX, 'finite numbers of at least 0')
-    variances = numbers('group_variances', float, lambda x: 0 < x < program.FLOAT32_MAX, 'finite numbers above 0')
+    lassos = numbers('group_lassos', float, lambda x: x == 0 or program.is_positive(x),
+                     'finite numbers of at least 0; those above, of at least 1.2e-38')
+    variances = numbers('group_variances', float, program.is_positive, 'finite numbers above 0, of at least 1.2e-38')
     levels = numbers('levels', float, lambda x: 0 < x < 100, 'numbers between 0 and 100')
     checked = main.Settings(widths=FLAGS.widths, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
                             final_learning_rate=FLAGS.final_learning_rate)

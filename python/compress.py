@@ -4,12 +4,8 @@
 
 reads the newest checkpoint of a run and sets its weights to zero up to the run's threshold. An output (a filter of a
 convolution, a neuron of a dense layer) stays if it lies on a chain of weights, none of them zero, from the image to a
-logit:
-
-- without a chain from the image it sends the same for every image: relu(bias), or further on a map, because a
-  convolution with SAME padding adds up fewer inputs at the border. What it sends is carried through relu and pooling
-  into the biases of the next layer, which may become a map in turn;
-- without a chain to a logit, nothing reads it.
+logit. keras_pruning.cut does it, on the same net in Keras: what the dead still send, relu(bias) or, behind SAME
+padding, a map that differs at the border, goes into what the next layer adds.
 
 Written are the net as trained (dense) and what is left of it (compressed), each as a SavedModel and as a TFLite file of
 ordinary dense operations, and compression.json, with all that the terminal shows. Before that, all four are loaded back
@@ -22,17 +18,21 @@ if __name__ == '__main__':
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
+from keras import ops
 
 import checkpoints
 import export
 import input_data
+import keras_pruning
 import main
 import program
 
@@ -48,85 +48,31 @@ def define_flags():
 
 # ------------------------------------------------------------------------------------------------------------ net
 
-def pre_activation(x, kernel, bias):
-    """One layer before its relu: a convolution if the kernel has four axes, a dense layer if it has two."""
-    if len(kernel.shape) == 4:
-        return tf.nn.conv2d(x, kernel, strides=1, padding='SAME') + bias
-    return tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]) if len(x.shape) == 4 else x, kernel) + bias
-
-
-def activation(z):
-    return main.max_pool_2x2(tf.nn.relu(z)) if len(z.shape) == 4 else tf.nn.relu(z)
-
-
-class Net(tf.Module):
-    """main.LeNet in evaluation, on weights that need no threshold any more.
-
-    Attributes:
-      weights: dict from layer name to kernel, float32 [5, 5, in, out] or [in, out]; empty if the logits are constant.
-      biases: dict from layer name to float32 [out], or [height, width, out] where they differ from place to place.
-      image_shape: (height, width, channels).
-    """
-
-    def __init__(self, weights, biases, image_shape):
-        super().__init__()
-        self.image_shape = tuple(image_shape)
-        self.weights, self.biases = ({name: tf.Variable(value) for name, value in arrays.items()}
-                                     for arrays in (weights, biases))
-
-    def __call__(self, images):
-        """Images, float32 [N, height, width, channels] in [0, 1], to logits, float32 [N, 10]."""
-        if not self.weights:
-            return tf.tile(self.biases['softmax'][tf.newaxis], [tf.shape(images)[0], 1])
-        x = images
-        for name, kernel in self.weights.items():
-            z = pre_activation(x, kernel, self.biases[name])
-            x = activation(z)
-        return z  # the last layer has no activation
+def in_keras(weights, biases, image_shape):
+    """main.LeNet in evaluation on dicts from layer name to array: a keras.Model, [N, *image_shape] to [N, 10]."""
+    layers = keras.layers
+    x = images = keras.Input(image_shape, name='images')
+    for name, kernel in weights.items():
+        if kernel.ndim == 4:
+            x = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], padding='same', activation='relu', name=name)(x)
+            x = layers.MaxPooling2D(2, padding='same')(x)
+        else:
+            x = layers.Flatten()(x) if len(x.shape) == 4 else x
+            x = layers.Dense(kernel.shape[-1], None if name == 'softmax' else 'relu', name=name)(x)
+    model = keras.Model(images, x)
+    for name, kernel in weights.items():
+        model.get_layer(name).set_weights([kernel, biases[name]])
+    return model
 
 
 def compress(weights, biases, image_shape):
-    """Cuts out all that is dead.
+    """The net of `in_keras` without what is dead: a keras.Model of the same layers."""
+    return keras_pruning.cut(in_keras(weights, biases, image_shape), threshold=0)
 
-    One pass forward and one backward suffice: whatever lies on a chain through an output that stays, stays too.
 
-    Args:
-      weights, biases: dicts from layer name to array, thresholded, in the order of the layers; the shapes of `Net`.
-      image_shape: (height, width, channels).
-
-    Returns:
-      (Net; dict from layer name to bool [out]: the outputs that stay, the logits always among them).
-    """
-    # Forward: which outputs depend on the image; what the others send, with zeros in the places of the former.
-    depends, sent = np.ones(image_shape[-1], bool), np.zeros([1, *image_shape], np.float32)
-    links, reached, all_biases = {}, {}, {}
-    for name, kernel in weights.items():
-        # bool [in, out]: any weight, at whatever place of a kernel, or of a flattened map (channels innermost)
-        links[name] = (kernel != 0).reshape(-1, len(depends), kernel.shape[-1]).any(axis=0)
-        depends = reached[name] = links[name][depends].any(axis=0)
-        z = pre_activation(sent, kernel, biases[name])
-        all_biases[name] = z[0].numpy()
-        sent = tf.where(depends, 0.0, activation(z))
-    is_constant = not depends.any()
-
-    # Backward: which of them are read. The logits are, all of them, and stay, also one that is constant.
-    keep, read = {}, np.ones_like(depends)
-    reached['softmax'] = read
-    for name in reversed(weights):
-        keep = {name: reached[name] & read, **keep}
-        read = links[name][:, keep[name]].any(axis=1)
-
-    if is_constant:
-        return Net({}, {'softmax': all_biases['softmax']}, image_shape), keep
-    inputs, small_weights, small_biases = np.ones(image_shape[-1], bool), {}, {}
-    for name, kernel in weights.items():
-        small = kernel.reshape(-1, len(inputs), kernel.shape[-1])[:, inputs][..., keep[name]]
-        small_weights[name] = small.reshape(*kernel.shape[:-2], -1, small.shape[-1])
-        bias = all_biases[name][..., keep[name]]
-        first = bias.reshape(-1, bias.shape[-1])[0]
-        small_biases[name] = first if (bias == first).all() else bias
-        inputs = keep[name]
-    return Net(small_weights, small_biases, image_shape), keep
+def has_chain(model):
+    """Whether a chain of weights is left from the image to a logit in a net of `compress`."""
+    return bool(ops.convert_to_numpy(model.get_layer('softmax').kernel).any())
 
 
 # ------------------------------------------------------------------------------------------------------- the run
@@ -200,14 +146,18 @@ def largest_difference(name, found, wanted):
     return float(largest)
 
 
-def counts(nets, keep):
-    """Outputs, weights and multiply-accumulates of both nets: by layer, and in all."""
-    outputs = {layer: {'dense': len(kept), 'compressed': int(kept.sum())} for layer, kept in keep.items()}
-    macs = {name: main.macs(net.image_shape, [outputs[layer][name] for layer in main.REGULARISED])
+def counts(nets):
+    """Outputs, weights and multiply-accumulates of both nets, by layer and in all; nothing where no chain is left."""
+    kernels = {layer: {name: net.get_layer(layer).kernel.shape for name, net in nets.items()}
+               for layer in (*main.REGULARISED, 'softmax')}
+    alive = {name: name == 'dense' or has_chain(net) for name, net in nets.items()}
+    outputs = {layer: {name: shape[-1] * (alive[name] or layer == 'softmax') for name, shape in kernels[layer].items()}
+               for layer in kernels}
+    macs = {name: main.macs(net.input_shape[1:], [outputs[layer][name] for layer in main.REGULARISED])
             for name, net in nets.items()}
     layers = {layer: {
         'outputs': outputs[layer], 'macs': {name: macs[name][layer] for name in nets},
-        'weights': {name: int(tf.size(net.weights.get(layer, []))) for name, net in nets.items()}} for layer in keep}
+        'weights': {name: math.prod(kernels[layer][name]) * alive[name] for name in nets}} for layer in kernels}
     return {'architecture': {name: '-'.join(str(layers[layer]['outputs'][name]) for layer in main.REGULARISED)
                              for name in nets},
             'layers': layers,
@@ -252,11 +202,11 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
                        for variables in (lenet.weights, lenet.biases))
     thresholded = {name: main.sparsify(weight, lenet.threshold).numpy() for name, weight in weights.items()}
-    compressed, keep = compress(thresholded, biases, lenet.image_shape)
-    if not compressed.weights:
+    nets = {'dense': in_keras(weights, biases, lenet.image_shape),
+            'compressed': compress(thresholded, biases, lenet.image_shape)}
+    if not has_chain(nets['compressed']):
         print('warning: no chain of weights is left from the image to a logit: the thresholded net answers every image '
               'alike, and so does the compressed one', file=sys.stderr)
-    nets = {'dense': Net(weights, biases, lenet.image_shape), 'compressed': compressed}
     wanted = {name: export.on_all(lambda images, net=reference.net: net(images, training_status=False)[0], images)
               for name, reference in (('dense', lenet.at_threshold(0.0)), ('compressed', lenet))}
     with new_folder(output) as part:
@@ -272,7 +222,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
         figures = {
             'run': str(folder), **({'start': facts['start']} if 'start' in facts else {}), 'step': int(lenet.step),
             'max_steps': settings.max_steps, 'dataset': data.name,
-            'threshold': lenet.threshold, **counts(nets, keep), 'accuracy': accuracies, 'test_images': len(labels),
+            'threshold': lenet.threshold, **counts(nets), 'accuracy': accuracies, 'test_images': len(labels),
             'largest_logit': float(np.abs(wanted['compressed']).max()), 'largest_difference': differences,
             'bytes': {name: export.size(part / name) for name in functions},
             'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),

@@ -30,6 +30,7 @@ from PIL import Image
 
 import input_data
 import main
+import pictures
 import program
 
 FLAG_GROUPS = ('Runs', 'Output')
@@ -222,6 +223,7 @@ def draw_frame(runs, moment, last):
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
 
 
+@pictures.plainly
 def draw_animation(runs, path, seconds=8.5, still=5.0):
     """Writes the GIF: every moment of the runs in `seconds`, then the last one for `still`, with what came of it."""
     frames = [draw_frame(runs, moment, last=False) for moment in range(len(runs[0]))]
@@ -236,6 +238,7 @@ def draw_animation(runs, path, seconds=8.5, still=5.0):
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
+@pictures.plainly
 def draw_idea(path):
     """Draws the idea as a PNG file, on made-up weights: a layer, its groups, how their norms lie, and the pulls.
 

@@ -65,7 +65,8 @@ class Settings(program.Checked):
         'both coefficients 0, Sparsely Connected Nets.', lambda s: 0 <= s < 1, 'at least 0 and below 1')
     max_steps: int = program.count(100000, 'Training', 'Steps to train.', least=0, changes_weights=False)
     learning_rate: float = program.setting(
-        0.0001, 'Training', "Adam's learning rate.", lambda r: 0 < r < program.FLOAT32_MAX, 'finite and above 0')
+        0.0001, 'Training', "Adam's learning rate.", program.is_positive,
+        'finite and above 0, at least 1.2e-38')
     final_learning_rate: float = program.not_negative(  # ours
         None, 'Training', 'The rate falls to this at --max_steps, along half a cosine; None: it is constant.')
     batch_size: int = program.count(100, 'Training', 'Images a step.', most=10**5)

@@ -12,6 +12,7 @@ if __name__ == '__main__':
     import program
     program.prepare()
 
+import functools
 import hashlib
 import json
 import os
@@ -34,6 +35,16 @@ def pyplot():
     matplotlib.use('agg')
     from matplotlib import pyplot
     return pyplot
+
+
+def plainly(draw):
+    """Has a function draw as matplotlib does by itself, whatever a matplotlibrc, as of the working directory, asks for.
+    """
+    @functools.wraps(draw)
+    def drawn(*arguments, **options):
+        with pyplot().style.context('default', after_reset=True):
+            return draw(*arguments, **options)
+    return drawn
 
 
 def source(path):
@@ -95,6 +106,7 @@ def write_curve(log_dir, path):
     program.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
+@plainly
 def draw_curve(rows, picture):
     """Accuracy above, the three sparsities below, against the step.
 
@@ -118,6 +130,7 @@ def draw_curve(rows, picture):
     save(figure, picture, rows)
 
 
+@plainly
 def draw_comparison(panels, paper, path):
     """Grouped bars of the accuracy drop by level, the paper's own values as outlined markers on them.
 
@@ -156,6 +169,7 @@ def draw_comparison(panels, paper, path):
     save(figure, path, panels)
 
 
+@plainly
 def draw_alive(layers, path):
     """Groups alive against the strength of the group lasso, a panel a layer.
 

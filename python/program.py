@@ -272,6 +272,7 @@ def processor():
 # ------------------------------------------------------------------------------------------------------- settings
 
 FLOAT32_MAX = 3.4e38
+FLOAT32_MIN = 1.2e-38  # the smallest normal one: what is below is 0 to TensorFlow, and trains nothing
 
 
 def setting(default, group, text, valid, bounds, changes_weights=True):
@@ -286,8 +287,14 @@ def setting(default, group, text, valid, bounds, changes_weights=True):
         'group': group, 'text': text, 'valid': valid, 'bounds': bounds, 'changes_weights': changes_weights})
 
 
+def is_positive(x):
+    """Whether float32 holds a number, and not as 0."""
+    return FLOAT32_MIN <= x <= FLOAT32_MAX
+
+
 def not_negative(default, group, text, **more):
-    return setting(default, group, text, lambda x: 0 <= x < FLOAT32_MAX, 'finite and at least 0', **more)
+    return setting(default, group, text, lambda x: x == 0 or is_positive(x),
+                   'finite and at least 0; if above, at least 1.2e-38', **more)
 
 
 def count(default, group, text, least=1, most=10**9, **more):

@@ -90,7 +90,7 @@ def start_from(lenet, groups, facts, folder):
     else:
         weights = {name: main.sparsify(weight, lenet.threshold).numpy() for name, weight in lenet.weights.items()}
     biases = {name: bias.numpy() for name, bias in lenet.biases.items()}
-    if not compress.compress(weights, biases, lenet.image_shape)[0].weights:
+    if not compress.has_chain(compress.compress(weights, biases, lenet.image_shape)):
         raise program.RunError(f'--log_dir={folder}: no chain of weights is left from the image to a logit, and '
                                'nothing could learn. Give a run of weaker --group_lasso.')
     digest = hashlib.sha256(str(int(lenet.step)).encode())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +29,7 @@ from in_process import refused
 from rows import COLUMNS, OLD_COLUMNS, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
+LIST = re.search(r'    (xargs .*) < commands.txt', (ROOT / 'README.rst').read_text())[1]
 TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
 TINY_RUNS = list(compare.grid([3], [0.1], [0.01], [50]))
 COMMON = 'fake-3-4-6-5-steps-{}-rate-0.001-1e-05'
@@ -153,10 +155,19 @@ def test_what_is_printed_is_what_a_shell_runs(run, folder):
 def test_several_at_once_through_xargs_give_the_same_rows(run, folder, in_turn):
     """From another working directory."""
     printed = run(folder, '--print_commands')
-    subprocess.run(['xargs', '-P2', '-L1', 'env'], input=printed, text=True, check=True, cwd='/', timeout=300,
+    subprocess.run(LIST, shell=True, input=printed, text=True, check=True, cwd='/', timeout=300,
                    stdout=subprocess.DEVNULL)
     assert '4 rows added' in run(folder, '--collect')
     assert rows(folder) == rows(in_turn)
+
+
+def test_the_list_of_the_readme_goes_on_after_a_job_that_dies_and_does_nothing_without_jobs(tmp_path):
+    run = partial(subprocess.run, LIST, shell=True, text=True, cwd=tmp_path, timeout=60, capture_output=True)
+    assert (run(input='').stdout, run(input='').returncode) == ('', 0)
+    jobs = ["sh -c 'kill -9 $$'", 'false', 'touch done', "touch 'a b'"]
+    done = run(input=''.join(f'{job}\n' for job in jobs))
+    assert sorted(os.listdir(tmp_path)) == ['a b', 'done']
+    assert sorted(line.split(' ')[1] for line in done.stderr.splitlines() if 'failed: ' in line) == ['false', 'sh']
 
 
 def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_turn, tmp_path, capsys):
@@ -412,7 +423,8 @@ def test_the_committed_rows_are_those_of_before_the_last_columns():
 
 def test_bad_input_costs_one_line(run, tmp_path):
     bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=-1': 'at least 0',
-           '--group_lassos=nan': 'at least 0', '--retrain_steps=-1': 'retrain_steps',
+           '--group_lassos=nan': 'at least 0', '--group_lassos=1e-60': 'at least 1.2e-38',
+           '--retrain_steps=-1': 'retrain_steps',
            '--baselines': 'retrain_steps', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',

@@ -91,45 +91,43 @@ def assert_same_function(net, lenet, images, tolerance=1e-5):
     np.testing.assert_allclose(net(images), wanted, rtol=0, atol=tolerance * max(1, np.abs(wanted).max()))
 
 
-def assert_small(net, lenet, keep):
-    """The net's arrays have the shapes of the outputs that stay, and no place for any other."""
-    height, width, channels = lenet.image_shape
-    conv1, conv2, fc1, fc2 = (int(keep[name].sum()) for name in main.REGULARISED)
-    places = -(-height // 4) * -(-width // 4)
-    assert [tuple(w.shape) for w in net.weights.values()] == [
-        (5, 5, channels, conv1), (5, 5, conv1, conv2), (places * conv2, fc1), (fc1, fc2), (fc2, 10)]
+def assert_left(net, lenet, left):
+    """The net's kernels are the run's, of the outputs that stay, dict from layer name to indices, and of no other."""
+    inputs, before = range(lenet.image_shape[-1]), lenet.image_shape[-1]
+    for name, kernel in thresholded(lenet)[0].items():
+        outputs = sorted(left[name])
+        small = kernel.reshape(-1, before, kernel.shape[-1])[:, list(inputs)][..., outputs]
+        np.testing.assert_array_equal(net.get_layer(name).kernel, small.reshape(*kernel.shape[:-2], -1, len(outputs)))
+        inputs, before = outputs, kernel.shape[-1]
 
 
-SEEDS = range(60)
+def names(net):
+    return {layer.name for layer in net.layers}
 
 
-@pytest.mark.parametrize('seed', SEEDS)
-def test_random_nets_lose_what_is_dead_and_stay_the_same_function(seed):
-    lenet, images = random_net(seed)
-    net, keep = compressed(lenet)
-    assert {name: set(np.flatnonzero(kept)) for name, kept in keep.items()} == one_by_one(lenet)
-    assert_same_function(net, lenet, images)
-    if net.weights:
-        assert_small(net, lenet, keep)
-    else:
-        assert not any(keep[name].any() for name in main.REGULARISED)
-
-
-def test_the_random_nets_are_of_every_kind():
+def test_random_nets_lose_what_is_dead_and_stay_the_same_function():
     kinds = set()
-    for seed in SEEDS:
-        lenet, _ = random_net(seed)
-        net, keep = compressed(lenet)
-        alone = {name: kernel.any(axis=tuple(range(kernel.ndim - 1))) for name, kernel in thresholded(lenet)[0].items()}
-        kinds |= {'constant' if not net.weights else 'whole' if all(k.all() for k in keep.values()) else 'smaller'}
-        kinds |= {f'{name}: dies after another' for name in main.REGULARISED
-                  if net.weights and (alone[name] & ~keep[name]).any()}
-        kinds |= {f'{name}: a map' for name, bias in net.biases.items() if len(bias.shape) == 3}
-    assert kinds == {'constant', 'whole', 'smaller', 'conv2: a map',
+    for seed in range(24):
+        lenet, images = random_net(seed)
+        net, left = compressed(lenet), one_by_one(lenet)
+        assert_same_function(net, lenet, images)
+        if not compress.has_chain(net):
+            assert not any(left[name] for name in main.REGULARISED)
+            kinds.add('constant')
+            continue
+        assert_left(net, lenet, left)
+        whole = all(len(left[name]) == lenet.weights[name].shape[-1] for name in main.REGULARISED)
+        kinds |= {'whole' if whole else 'smaller', *(names(net) & {'conv1_map', 'conv2_map'})}
+        kinds |= {f'{name}: dies after another' for name, kernel in thresholded(lenet)[0].items()
+                  if {*np.flatnonzero(kernel.any(axis=tuple(range(kernel.ndim - 1))))} - {*left[name]}}
+    assert kinds == {'constant', 'whole', 'smaller', 'conv2_map',
                      *(f'{name}: dies after another' for name in main.REGULARISED)}
 
 
 # ------------------------------------------------------------------------------------------------- nets by hand
+
+ALL = {'conv1': range(3), 'conv2': range(2), 'fc1': range(4), 'fc2': range(3), 'softmax': range(10)}
+
 
 def net_by_hand(shape=(9, 7, 1), widths=(3, 2, 4, 3)):
     """All weights are alive, half of the biases negative."""
@@ -148,11 +146,10 @@ def clear(variable, *place):
 
 def test_a_net_without_a_dead_output_is_left_as_it_is():
     lenet, images = net_by_hand()
-    net, keep = compressed(lenet)
-    assert all(kept.all() for kept in keep.values())
+    net = compressed(lenet)
     for name in lenet.weights:
-        np.testing.assert_array_equal(net.weights[name], lenet.weights[name])
-        np.testing.assert_array_equal(net.biases[name], lenet.biases[name])
+        np.testing.assert_array_equal(net.get_layer(name).kernel, lenet.weights[name])
+        np.testing.assert_array_equal(net.get_layer(name).bias, lenet.biases[name])
     assert_same_function(net, lenet, images)
 
 
@@ -161,19 +158,20 @@ def test_a_dead_filter_of_conv1_becomes_a_map_that_differs_at_the_border(bias):
     lenet, images = net_by_hand(shape=(13, 15, 1))
     clear(lenet.weights['conv1'], ..., 1)
     lenet.biases['conv1'].assign([0.2, bias, -0.2])
-    net, keep = compressed(lenet)
-    assert keep['conv1'].tolist() == [True, False, True] and all(keep[name].all() for name in main.REGULARISED[1:])
+    net = compressed(lenet)
+    assert_left(net, lenet, {**ALL, 'conv1': [0, 2]})
     kernel, expected = lenet.weights['conv2'].numpy(), np.tile(lenet.biases['conv2'].numpy(), (7, 8, 1))
     for y, x, i, j in np.ndindex(7, 8, 5, 5):  # 7 by 8: 13 by 15, pooled
         if 0 <= y + i - 2 < 7 and 0 <= x + j - 2 < 8:
             expected[y, x] += max(bias, 0) * kernel[i, j, 1]
     if bias > 0:
-        np.testing.assert_allclose(net.biases['conv2'], expected, atol=1e-5)
+        np.testing.assert_allclose(net.get_layer('conv2').bias + net.get_layer('conv2_map').map, expected, atol=1e-5)
         inside = expected[2:-2, 2:-2].reshape(-1, 2)
         np.testing.assert_allclose(inside, inside[:1].repeat(len(inside), axis=0), atol=1e-6)
         assert np.abs(expected[0, 0] - inside[0]).min() > 0.01
     else:
-        np.testing.assert_array_equal(net.biases['conv2'], lenet.biases['conv2'])  # nothing is sent: a vector
+        np.testing.assert_array_equal(net.get_layer('conv2').bias, lenet.biases['conv2'])  # nothing is sent
+        assert 'conv2_map' not in names(net)
     assert_same_function(net, lenet, images)
 
 
@@ -183,9 +181,9 @@ def test_a_map_is_carried_through_relu_pooling_and_the_dense_layer():
     clear(lenet.weights['conv1'], ..., 1)
     lenet.biases['conv1'].assign([0.2, 0.9, -0.2])
     clear(lenet.weights['conv2'], ..., [0, 2], 0)
-    net, keep = compressed(lenet)
-    assert keep['conv1'].tolist() == [True, False, True] and keep['conv2'].tolist() == [False, True]
-    assert np.abs(net.biases['fc1'].numpy() - lenet.biases['fc1'].numpy()).min() > 0.01
+    net = compressed(lenet)
+    assert_left(net, lenet, {**ALL, 'conv1': [0, 2], 'conv2': [1]})
+    assert np.abs(net.get_layer('fc1').bias - lenet.biases['fc1']).min() > 0.01
     assert_same_function(net, lenet, images)
 
 
@@ -195,9 +193,8 @@ def test_a_chain_dies_backwards_from_what_nothing_reads():
     clear(lenet.weights['fc2'], 1, 0)
     clear(lenet.weights['fc1'], slice(1, None, 2), 0)
     clear(lenet.weights['conv2'], ..., 1, 0)
-    net, keep = compressed(lenet)
-    assert all(keep[name].tolist() == [True, False] for name in main.REGULARISED)
-    assert_small(net, lenet, keep)
+    net = compressed(lenet)
+    assert_left(net, lenet, {**dict.fromkeys(main.REGULARISED, [0]), 'softmax': range(10)})
     assert_same_function(net, lenet, images)
 
 
@@ -209,8 +206,8 @@ def test_a_chain_dies_forwards_from_what_reads_nothing():
     clear(lenet.weights['fc2'], 0, 1)
     for name in main.REGULARISED:
         lenet.biases[name].assign([0.1, 0.5])
-    net, keep = compressed(lenet)
-    assert all(keep[name].tolist() == [True, False] for name in main.REGULARISED)
+    net = compressed(lenet)
+    assert_left(net, lenet, {**dict.fromkeys(main.REGULARISED, [0]), 'softmax': range(10)})
     assert_same_function(net, lenet, images)
 
 
@@ -218,8 +215,9 @@ def test_a_chain_dies_forwards_from_what_reads_nothing():
 def test_a_dead_layer_leaves_a_constant(layer):
     lenet, images = net_by_hand()
     clear(lenet.weights[layer])
-    net, keep = compressed(lenet)
-    assert not net.weights and not any(keep[name].any() for name in main.REGULARISED) and keep['softmax'].all()
+    net = compressed(lenet)
+    assert not compress.has_chain(net)
+    assert all(net.get_layer(name).kernel.shape[-1] == 1 for name in main.REGULARISED)
     assert np.ptp(net(images), axis=0).max() == 0 and np.ptp(net(images), axis=1).min() > 0
     assert_same_function(net, lenet, images)
 
@@ -249,8 +247,8 @@ def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
     lenet.biases['conv1'].assign([0.2, 0.9, -0.2])
     if dead:
         clear(lenet.weights[dead])
-    net, _ = compressed(lenet)
-    assert dead or len(net.biases['conv2'].shape) == 3
+    net = compressed(lenet)
+    assert dead or 'conv2_map' in names(net)
     export.write(net, tmp_path, 'net')
     wanted = [lenet.net(batch, training_status=False)[0] for batch in (images, images[:1], images[:3])]
     lite = export.load(tmp_path / 'net.tflite')
@@ -265,11 +263,12 @@ def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
 def test_nothing_but_dense_operations_is_exported(tmp_path):
     lenet, _ = net_by_hand()
     clear(lenet.weights['conv1'], ..., 1)
-    export.write(compressed(lenet)[0], tmp_path, 'net')
+    export.write(compressed(lenet), tmp_path, 'net')
     graph = tf.saved_model.load(str(tmp_path / 'net')).signatures['serving_default'].graph
     functions = json_format.MessageToDict(graph.as_graph_def())['library']['function']
     operations = {node['op'] for function in functions for node in function['nodeDef']}
-    plumbing = {'ReadVariableOp', 'Const', 'Identity', 'NoOp', 'StatefulPartitionedCall', 'PartitionedCall'}
+    plumbing = {'ReadVariableOp', 'Const', 'Identity', 'NoOp', 'StatefulPartitionedCall', 'PartitionedCall',
+                'Shape', 'StridedSlice', 'Pack', 'Squeeze'}  # of shapes, by Keras
     assert operations - plumbing <= {'Conv2D', 'AddV2', 'BiasAdd', 'Relu', 'MaxPool', 'Reshape', 'MatMul'}
     assert {'Conv2D', 'MatMul'} <= operations
 

@@ -53,6 +53,8 @@ def working_directory(tmp_path, monkeypatch):
     ('--widths=64,128,512,x', 'four whole numbers'),
     ('--widths=01,2,3,4', 'four whole numbers'), ('--widths=', 'four whole numbers'),
     ('--widths=2,2,2,1000000', 'four whole numbers'), ('--learning_rate=1e39', 'finite and above 0'),
+    ('--learning_rate=1e-60', 'at least 1.2e-38'), ('--group_lasso=1e-39', 'at least 1.2e-38'),
+    ('--final_learning_rate=1e-60', 'at least 1.2e-38'),
     ('--dropout=1e-320', 'above 0 and at most 1'), ('--data_dir=', 'the name of a file or folder'),
     ('--log_dir=', 'the name of a file or folder'), ('--max_steps=1000000001', 'a whole number from 0 to 1000000000'),
     ('--batch_size=100001', 'from 1 to 100000'), ('--widths=1,2,3,4', 'one group has no variance'),

@@ -48,6 +48,17 @@ def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path):
     assert os.path.getsize('it.png') > 10000
 
 
+def test_a_matplotlibrc_plays_no_part(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(pictures.pyplot().rcParams, 'text.usetex', True)  # there is no LaTeX where CI runs
+    monkeypatch.setitem(pictures.pyplot().rcParams, 'lines.linewidth', 77)
+    rows = [dict.fromkeys(pictures.CURVES, value) for value in (0.0, 1.0)]
+    pictures.draw_curve(rows, tmp_path / 'it.png')
+    assert pictures.pyplot().rcParams['lines.linewidth'] == 77
+    monkeypatch.undo()
+    pictures.draw_curve(rows, tmp_path / 'plain.png')
+    assert (tmp_path / 'it.png').read_bytes() == (tmp_path / 'plain.png').read_bytes()
+
+
 def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
     plt, kept = pictures.pyplot(), []
     monkeypatch.setattr(plt, 'close', kept.append)

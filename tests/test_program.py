@@ -46,7 +46,7 @@ sys.addaudithook(lambda name, _: name.split('.')[0] in ('subprocess', 'socket') 
                  and events.append(name))
 sys.path.insert(0, sys.argv[1])
 states = [state()]
-import keras_regularizer
+import keras_pruning
 states.append(state())
 import main
 states.append(state())
@@ -62,8 +62,8 @@ def test_importing_is_silent():
     assert not events
     new = [set(state.pop('modules')) for state in (before, regularizer, after)]
     assert before == regularizer == after
-    ours = {'main', 'program', 'checkpoints', 'input_data', 'report'}
-    assert new[1] - new[0] == {'keras_regularizer'}
+    ours = {'main', 'program', 'checkpoints', 'evaluations', 'input_data', 'report'}
+    assert new[1] - new[0] == {'keras_pruning'}
     assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
     foreign = {'tensorboard', 'tqdm', 'mlxtend', 'requests', 'matplotlib'}
     assert not {name.split('.')[0] for name in new[2] - new[0]} & foreign

@@ -1,0 +1,411 @@
+"""Structured pruning of any Keras model, on any of Keras's backends: a regularizer, and what makes its zeros real.
+
+    Dense(64, activation='relu', kernel_regularizer=GuidedSparsity(group_lasso=0.001, group_variance=0.01))
+    ...                                   # train
+    small = cut(model, threshold=1e-3)    # the same function, smaller and faster; compile it to train on
+
+This file needs no other of this project: Keras, NumPy and SciPy alone. (keras_pruning.py --applications makes a table.)
+"""
+
+import collections
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import layers, ops
+from scipy import sparse
+
+# --------------------------------------------------------------------------------------------------- the regularizer
+
+
+@keras.saving.register_keras_serializable(package='attention_guided_sparsity')
+class GuidedSparsity(keras.regularizers.Regularizer):
+    """lambda_g * sum_g ||W_g||_2 + lambda_v / Var_g(||W_g||_2^2) of one layer: main.group_lasso and group_variance.
+
+    It is for layers whose kernel has the outputs on the last axis: Dense and Conv1D to Conv3D. It is not for transposed
+    convolutions (outputs on the last axis but one), depthwise and separable ones (the last two axes together),
+    EinsumDense and attention (heads and features), or the recurrent layers (the gates of a unit lie apart).
+
+    A BatchNormalization behind the layer defeats it, for that scales a small kernel up again. There regularise its
+    gammas: gamma_regularizer=GuidedSparsity(group_lasso=..., group_variance=0), an L1 norm, for which Liu et al. (2017,
+    Network Slimming) is the source. (They start as ones, all equal, so that the variance's term would be infinite.)
+
+    Args:
+      group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's; 0 drops a term.
+        A layer with one output, or with equal ones as after a constant initializer, needs group_variance=0.
+
+    Raises:
+      ValueError: a coefficient is negative or not finite.
+    """
+
+    def __init__(self, group_lasso=0.001, group_variance=0.01):
+        # Plain floats, for a tensor or a scalar of NumPy's could be saved but not loaded.
+        self.group_lasso, self.group_variance = float(group_lasso), float(group_variance)
+        if not (0 <= self.group_lasso < math.inf and 0 <= self.group_variance < math.inf):
+            raise ValueError(f'coefficients must be finite and at least 0: {group_lasso}, {group_variance}')
+
+    def __call__(self, x):
+        """The penalty, a scalar, of weights [..., outputs]."""
+        squared = ops.sum(ops.square(ops.reshape(x, [-1, x.shape[-1]])), axis=0)  # ||W_g||_2^2, [outputs]
+        penalty = ops.zeros([], squared.dtype)
+        if self.group_lasso:
+            alive = squared > 0
+            norms = ops.where(alive, ops.sqrt(ops.where(alive, squared, 1)), 0)  # the gradient at 0 is 0, not NaN
+            penalty += self.group_lasso * ops.sum(norms)
+        if self.group_variance:
+            penalty += self.group_variance / ops.var(squared)
+        return penalty
+
+    def get_config(self):
+        return {'group_lasso': self.group_lasso, 'group_variance': self.group_variance}
+
+
+# --------------------------------------------------------------------------------- what each operation does to channels
+
+def _types(names, dimensions=('',)):
+    return tuple(getattr(layers, name + dimension) for name in names.split() for dimension in dimensions)
+
+
+SEPARABLE = _types('SeparableConv', ('1D', '2D'))
+TRANSPOSED = _types('Conv', ('1DTranspose', '2DTranspose', '3DTranspose'))
+KERNELS = _types('Dense') + _types('Conv', ('1D', '2D', '3D')) + TRANSPOSED + SEPARABLE  # outputs mix all inputs
+DEPTHWISE = _types('DepthwiseConv', ('1D', '2D'))
+PADDING = _types('ZeroPadding', ('1D', '2D', '3D'))
+PASSES = DEPTHWISE + PADDING + _types(  # output c depends on input c alone
+    'Cropping UpSampling MaxPooling AveragePooling GlobalMaxPooling GlobalAveragePooling SpatialDropout',
+    ('1D', '2D', '3D')) + _types(
+    'Activation ReLU LeakyReLU ELU BatchNormalization Normalization Rescaling Dropout AlphaDropout GaussianDropout '
+    'GaussianNoise ActivityRegularization Identity Flatten Reshape RepeatVector Concatenate '
+    'Add Subtract Multiply Average Maximum Minimum')
+
+
+def _is_elementwise(activation):
+    """Whether an activation treats each element by itself and alike, found by trying it."""
+    x = np.linspace(-4, 4, 2 * 3 * 5, dtype=keras.config.floatx()).reshape(2, 3, 5)[:, ::-1]
+    try:
+        whole, apart = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of))) for of in (x, x.reshape(-1, 2)))
+    except Exception:  # whatever a stranger's function does not like
+        return False
+    return whole.shape == x.shape and np.allclose(whole.ravel(), apart.ravel(), rtol=1e-5, atol=1e-6)
+
+
+def _inputs_first(layer, kernel):
+    """The kernel, or back, with the axes [..., in, out], which a transposed convolution has the other way round."""
+    return np.swapaxes(kernel, -1, -2) if type(layer) in TRANSPOSED else kernel
+
+
+class _Call:
+    """An operation, its input tensors, and how channels, numbered throughout the model, hang together in it.
+
+    Attributes:
+      ins, outs: int arrays, the channels of all inputs and of all outputs; opaque: whether it cannot be seen through.
+      free_outputs: whether the outputs are independent of each other, as they are not behind a softmax.
+      pairs: int [2, pairs], input channels and the output channels linked with them: where channels are passed on.
+      links: bool, whether a weight other than zero leads from input to output: [pairs], or [in, out] of a kernel.
+      meets_borders: whether a constant may come out as a map, by what is added around the input.
+    """
+
+    def __init__(self, operation, inputs, outputs, options, channels, is_alone, weights):
+        self.operation, self.inputs, kind = operation, inputs, type(operation)
+
+        def of(name, default=None):
+            return getattr(operation, name, default)
+
+        ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
+        self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
+        self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
+        self.free_outputs = of('activation') is None or _is_elementwise(operation.activation)
+        self.meets_borders = kind in PADDING + TRANSPOSED or of('padding') in ('same', 'causal') and np.max(
+            of('kernel_size', of('pool_size', 1))) > 1
+        ins, axes = [self.ins] if kind is layers.Concatenate else ins, np.ravel(of('axis', -1))
+        self.opaque = (
+            kind not in KERNELS and not (kind in PASSES and self.free_outputs) or not is_alone or len(outs) != 1
+            or any(option is not None for option in options) or isinstance(of('activation'), keras.Layer)
+            or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
+            or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
+            or of('lora_enabled', False) or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)
+            or kind in PASSES and any(max(len(part), len(self.outs)) % min(len(part), len(self.outs)) for part in ins)
+            or kind is layers.Rescaling and any(np.size(number) not in (1, *np.shape(number)[-1:])
+                                                for number in (operation.scale, operation.offset)))
+        if self.opaque:
+            return
+        weights = dict(weights.get(operation.name, []))
+        if kind in KERNELS:
+            kernel = weights.get('pointwise_kernel', weights.get('kernel'))
+            places = tuple(range(kernel.ndim - 2))
+            self.links = _inputs_first(operation, kernel).any(axis=places)
+            if kind in SEPARABLE:
+                self.links &= weights['depthwise_kernel'].any(axis=places)
+        else:  # one channel against many, and the channels of all places in a row, repeat
+            self.pairs = np.concatenate([np.stack([np.resize(part, n), np.resize(self.outs, n)]) for part in ins
+                                         for n in [max(len(part), len(self.outs))]], axis=1)
+            alive = weights.get('gamma', weights.get('kernel', np.ones(len(self.outs)))).reshape(-1, len(self.outs))
+            self.links = np.resize(alive.any(axis=0), self.pairs.shape[1])
+
+    def forward(self, depends):
+        """Marks the outputs that depend on marked inputs."""
+        if self.links.ndim == 2:
+            depends[self.outs[self.links[depends[self.ins]].any(axis=0)]] = True
+        else:
+            depends[self.pairs[1, self.links & depends[self.pairs[0]]]] = True
+
+    def backward(self, needed):
+        """Marks the inputs that marked outputs depend on."""
+        if self.links.ndim == 2:
+            needed[self.ins[self.links[:, needed[self.outs]].any(axis=1)]] = True
+        else:
+            needed[self.pairs[0, self.links & needed[self.pairs[1]]]] = True
+
+
+# ----------------------------------------------------------------------------------------------------- copies of models
+
+@keras.saving.register_keras_serializable(package='attention_guided_sparsity')
+class ConstantMap(keras.layers.Layer):
+    """Adds an array of the shape of one sample: what removed channels sent, where it differs from place to place."""
+
+    def build(self, input_shape):
+        self.map = self.add_weight(name='map', shape=input_shape[1:], initializer='zeros', trainable=False)
+
+    def call(self, x):
+        return x + self.map
+
+
+def _is_functional(model):
+    return isinstance(model, keras.Model) and isinstance(model, (keras.Sequential, keras.Function))
+
+
+def _clone(operation, **changes):
+    """The same operation with these changes of its configuration, without regularizers and constraints."""
+    def bare(config):
+        if isinstance(config, dict):
+            return {key: None if str(key).endswith(('_regularizer', '_constraint')) else bare(value)
+                    for key, value in config.items()}
+        return [bare(value) for value in config] if isinstance(config, list) else config
+
+    if _is_functional(operation):
+        return keras.models.clone_model(operation, clone_function=_clone)
+    trusted = {'safe_mode': False} if isinstance(operation, layers.Lambda) else {}  # for it is here, not in a file
+    config = bare(operation.get_config())
+    if 'activation' in config and not isinstance(operation.activation, keras.Layer):
+        config['activation'] = operation.activation  # itself, for not every function can be found by its name
+    return type(operation).from_config({**config, **changes}, **trusted)
+
+
+def _copy(model, weights, clone, call):
+    """A copy whose operations `clone` makes and `call` calls, with weights, dict from name to pairs (name, array)."""
+    def filled(operation, *args, **kwargs):
+        result = call(operation, *args, **kwargs)
+        if isinstance(operation, keras.Layer):  # has variables, by now
+            for variable, (_, value) in zip(_variables(operation), weights[operation.name], strict=False):
+                variable.assign(value)
+            for inner in operation._flatten_layers():
+                if isinstance(inner, layers.Normalization):
+                    inner.finalize_state()
+        return result
+
+    inputs = keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
+    return keras.models.clone_model(model, inputs, clone, filled)
+
+
+def _variables(layer):
+    """The weights of a layer, and those of another that is its activation, which Keras tracks only after a reload."""
+    inner = getattr(layer, 'activation', None)
+    of_inner = inner.weights if isinstance(inner, keras.Layer) else []
+    return [variable for variable in layer.weights if not any(variable is other for other in of_inner)] + of_inner
+
+
+def _functional(model, threshold):
+    """The same layers as a plain functional model; a ValueError says what stands in the way."""
+    if not threshold >= 0:
+        raise ValueError(f'the threshold must be at least 0: {threshold}')
+    plain = None
+    if _is_functional(model) and model.built:  # a Sequential one has no `input` before it is called
+        of = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
+        plain = keras.Model(*of, name=model.name)
+    if not plain or type(model).call not in (keras.Sequential.call, type(plain).call):
+        raise ValueError(f'{model} has no graph of layers. Give a Sequential model that is built, or a functional one: '
+                         'keras.Model(inputs, outputs), where outputs is what your layers make of a keras.Input.')
+    for layer in plain.layers:
+        kinds = {variable.dtype for variable in layer.weights} - {'float32', 'float64', 'int32', 'int64'}
+        if kinds or getattr(layer, 'quantization_mode', None):
+            raise ValueError(f'layer {layer.name} is quantized or has weights of another type ({sorted(kinds)}) than '
+                             'float32 and float64. Cut the model before you quantize it.')
+    return plain
+
+
+def _record(model, weights):
+    """A copy of a model with these weights, the channels' numbers by id of tensor, and its _Calls in their order."""
+    made = []
+
+    def call(operation, *args, **kwargs):
+        result = operation(*args, **kwargs)
+        made.append((operation, *([tensor for tensor in keras.tree.flatten(of) if isinstance(tensor, keras.KerasTensor)]
+                                  for of in ((args, kwargs), result)), keras.tree.flatten((args[1:], kwargs))))
+        return result
+
+    twin = _copy(model, weights, _clone, call)
+    tensors = {id(tensor): tensor for tensor in [*twin.inputs, *(
+        tensor for _, inputs, outputs, _ in made for tensor in inputs + outputs)]}
+    sizes = [tensor.shape[-1] or 1 if len(tensor.shape) > 1 else 1 for tensor in tensors.values()]
+    channels = dict(zip(tensors, np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]), strict=True))
+    times = collections.Counter(operation.name for operation, *_ in made)
+    return twin, channels, [_Call(*of, channels, times[of[0].name] == 1, weights) for of in made]
+
+
+# ----------------------------------------------------------------------------------------------------------------- cut
+
+def _on_zeros(model, calls):
+    """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take."""
+    tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
+    into, found = tensors and keras.Model(model.inputs, tensors), []
+    for size in 2**np.arange(10):
+        try:
+            found = [ops.convert_to_numpy(value) for value in into([
+                ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)], tensor.dtype)
+                for tensor in model.inputs])] if tensors else []
+        except Exception:
+            if size == 512:
+                raise
+        if len(found) == len(tensors) and all(value.size for value in found):
+            break
+    return {id(tensor): value for tensor, value in zip(tensors, found, strict=True)}
+
+
+def _marks(model, channels, calls, sent):
+    """Bool arrays [channels]: which stay; which of these are of use, for a tensor keeps one in any case; which depend
+    on the input; which of use an output, or something opaque, needs.
+    """
+    depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
+    whole, free = [], any(None in tensor.shape[1:] for tensor in model.inputs)
+    for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
+        for tensor in tensors:
+            marks[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
+    for call in calls:
+        for numbers, value in ((channels[id(tensor)], sent[id(tensor)]) for tensor in call.inputs if not call.opaque):
+            value = value.reshape(-1, len(numbers))
+            unknown[numbers] |= free and call.meets_borders & value.any(axis=0) & ~depends[numbers]
+            depends[numbers] |= unknown[numbers] | ~np.isfinite(value).all(axis=0)
+        call.forward(depends)
+        if call.opaque:
+            needed[call.ins] = stays[call.ins] = True
+        if call.opaque or not call.free_outputs:
+            whole += [call.operation.name] if call.opaque or not stays[call.outs].all() else []
+            depends[call.outs] = needed[call.outs] = stays[call.outs] = True
+    for call in reversed(calls):
+        call.backward(needed)
+    stays |= depends & needed
+    reasons = [f'what cannot be seen through: {", ".join(dict.fromkeys(whole))}'] if whole else []
+    if unknown[stays].any():
+        reasons.append(f'{unknown[stays].sum()} constant channels whose border depends on the free size of the input')
+    if reasons:
+        warnings.warn(f'kept whole: {"; ".join(reasons)}', stacklevel=3)
+
+    pairs = np.concatenate([np.zeros([2, 0], int), *(call.pairs for call in calls)], axis=1)
+    _, linked = sparse.csgraph.connected_components(
+        sparse.coo_array((np.ones(pairs.shape[1], bool), pairs), [len(stays)] * 2), directed=False)
+    used = np.isin(linked, linked[stays])
+    for numbers in channels.values():
+        if not stays[numbers].any() and not np.isin(linked[numbers], linked[stays]).any():
+            stays[numbers[0]] = True  # a tensor of no channels there is not
+    return np.isin(linked, linked[stays]), used, depends, needed & used
+
+
+def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
+    """What the removed inputs of a kernel add to its remaining outputs, array [..., outs], of one sample; or None."""
+    constants = np.where(used[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
+    if not constants.any():
+        return None
+    linear = _clone(call.operation, activation='linear', use_bias=False)
+    linear.build(constants.shape)
+    linear.set_weights([value for name, value in weights if name != 'bias'])
+    return np.where(needed[call.outs], ops.convert_to_numpy(linear(constants)), 0)[0][..., kept[call.outs]]
+
+
+def _smaller(call, weights, kept, used, depends, needed):
+    """The changes of a layer's configuration, and its weights, for the channels that are kept."""
+    if call.opaque:
+        return {}, weights
+    layer, ins, outs = call.operation, kept[call.ins], kept[call.outs]
+    config = {name: int(outs.sum()) for name in ('units', 'filters') if hasattr(layer, name)}
+    if type(layer) is layers.Reshape:
+        config['target_shape'] = (*layer.target_shape[:-1], int(outs.sum()))
+    if type(layer) is layers.Rescaling:
+        config = {name: np.resize(getattr(layer, name), len(outs))[outs].tolist() for name in ('scale', 'offset')}
+    if type(layer) is layers.Normalization:
+        return {name: ops.convert_to_numpy(getattr(layer, name)).ravel()[outs].tolist()
+                for name in ('mean', 'variance')}, []
+
+    def part(name, value):
+        if name == 'depthwise_kernel' or name == 'kernel' and type(layer) in DEPTHWISE:
+            return value[..., ins, :]
+        if not name.endswith('kernel'):
+            return value[..., outs]
+        value = np.where(used[call.ins][:, None] & needed[call.outs], _inputs_first(layer, value), 0)
+        return _inputs_first(layer, value[..., ins, :][..., outs])
+
+    return config, [(name, part(name, value)) for name, value in weights]
+
+
+def cut(model, threshold=1e-3):
+    """A new model that gives what `model` with its kernels and gammas thresholded gives, without what is dead.
+
+    A channel (a filter, a neuron) stays if a chain of weights, none of them zero, leads through it from an input to an
+    output, or if it is linked with one that does, as by an Add. What the others send is the same for every input, and
+    is carried exactly into the biases of what reads it; where padding makes a map of it, into a ConstantMap before the
+    activation. Inputs and outputs keep their shapes, and a tensor at least one channel. What cannot be seen through
+    keeps all channels that it reads and writes: other layers than dense ones, convolutions, normalisation over the last
+    axis, pooling, merges and their like; groups and depth multipliers; layers used twice; nested models; keras.ops.
+
+    Args:
+      model: a built Sequential or functional model of float32 or float64 weights. It is not changed.
+      threshold: weights of this magnitude or less count as zero, in every variable whose name ends in kernel or gamma.
+
+    Returns:
+      A functional keras.Model with the layers' names, without their regularizers and constraints, not compiled. (Saved,
+      it needs this file only if it has a ConstantMap.)
+
+    Warns:
+      UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
+
+    Raises:
+      ValueError: the model has no graph of layers, or is quantized, or the threshold is negative.
+    """
+    plain = _functional(model, threshold)
+    weights = {layer.name: [
+        (name, np.where((np.abs(value) <= threshold) & name.endswith(('kernel', 'gamma')), 0, value))
+        for name, value in ((variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer))]
+        for layer in plain.layers}
+    twin, channels, calls = _record(plain, weights)
+    sent = _on_zeros(twin, calls)
+    marks = _marks(twin, channels, calls, sent)
+
+    changes, small, maps = {}, {}, {}
+    for call in calls:
+        layer, name = call.operation, call.operation.name
+        changes[name], small[name] = _smaller(call, weights.get(name), *marks)
+        added = _sent_by_removed(call, weights[name], sent, *marks) if call.links.ndim == 2 else None
+        if added is None:
+            continue
+        places = added.astype(weights[name][0][1].dtype).reshape(-1, added.shape[-1])
+        if np.ptp(places, axis=0).max() <= 50 * np.finfo(places.dtype).eps * np.abs(places).max():  # but for rounding
+            without = {**dict(small[name]), 'bias': dict(small[name]).get('bias', 0) + places.mean(axis=0)}
+            small[name], changes[name]['use_bias'] = list(without.items()), True
+        else:
+            maps[name], changes[name]['activation'] = (added, layer.activation), 'linear'
+
+    def call(operation, *args, **kwargs):
+        result, name = operation(*args, **kwargs), operation.name
+        if name in maps:
+            added, activation = maps[name]
+            add = ConstantMap(name=f'{name}_map', dtype=operation.dtype_policy.name)
+            result = layers.Activation(activation, name=f'{name}_activation', dtype=add.dtype_policy.name)(add(result))
+            add.set_weights([added])
+        return result
+
+    return _copy(twin, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
+
+
+if __name__ == '__main__':
+    import keras_applications  # a tool of this project, for its table
+    keras_applications.main()
