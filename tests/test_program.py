@@ -175,8 +175,9 @@ def test_what_keras_and_matplotlib_read_changes_no_run(plain, surprised):
 def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(surprised):
     facts = json.loads((surprised / 'results.json').read_text())
     assert facts['results']['step'] == 4 and sorted(os.listdir(surprised.parent)) == ['.keras', 'run']
-    assert facts['versions']['oneDNN'] == OUTSIDE.get('TF_ENABLE_ONEDNN_OPTS', '1')
-    assert facts['versions']['cores'] == len(os.sched_getaffinity(0))
+    begun, = facts['starts']
+    assert begun['oneDNN'] == OUTSIDE.get('TF_ENABLE_ONEDNN_OPTS', '1')
+    assert begun['cores'] == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1, 2)], ids=str)
@@ -243,7 +244,7 @@ def test_links_that_go_round_in_circles_are_no_traceback(tmp_path):
     (tmp_path / 'one').symlink_to('two')
     (tmp_path / 'two').symlink_to('one')
     assert program.resolved(tmp_path / 'one' / 'x', 'log_dir') == tmp_path / 'one' / 'x'
-    assert program.csv_file(tmp_path / 'one.csv', 'csv') == tmp_path / 'one.csv'
+    assert program.file_of(tmp_path / 'one.csv', 'csv', '.csv') == tmp_path / 'one.csv'
 
 
 @pytest.mark.parametrize('name', ['it.png', 'it', 'folder.csv', 'device.csv'])
@@ -251,7 +252,7 @@ def test_what_cannot_be_a_csv_file_is_refused(tmp_path, name):
     (tmp_path / 'folder.csv').mkdir()
     (tmp_path / 'device.csv').symlink_to('/dev/full')
     with pytest.raises(program.RunError, match=f'^--csv=.*{name} must be the name of a .csv file.$'):
-        program.csv_file(tmp_path / name, 'csv')
+        program.file_of(tmp_path / name, 'csv', '.csv')
 
 
 def test_a_path_with_a_nul_is_refused():
