@@ -779,9 +779,7 @@ def float64():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', keras_applications.APPLICATIONS)
-def test_a_network_of_each_family(name, float64, request):
-    if not request.config.getoption('--slow', default=False):
-        pytest.skip('slow: give --slow')
+def test_a_network_of_each_family(name, float64):
     model = keras_applications.application(name, input_shape=(96, 96, 3), classes=10)
     small = cut(model, threshold=0)
     assert parameters(small) < 0.8 * parameters(model)
