@@ -422,7 +422,11 @@ def one_line_errors():
         sys.exit(128 + signal.SIGINT)
 
 
+_signals = []  # that have come to `_stop`
+
+
 def _stop(number, _):
+    _signals.append(number)
     raise Stopped(number)
 
 
@@ -462,6 +466,11 @@ def run(main, doc, groups):
                 os.getcwd()
             except FileNotFoundError as error:
                 raise RunError('the working directory is gone. Go to one that is there.') from error
-            main()
+            try:
+                main()
+            except Exception:  # TensorFlow may take the exception of a signal for a bad argument's
+                if _signals:
+                    raise Stopped(_signals[0]) from None
+                raise
 
     app.run(call, flags_parser=parse)

@@ -358,7 +358,7 @@ before = signal.getsignal(signal.SIGINT)
 sys.stdout = Screen(sys.stdout)
 run('main.py', *small, f'--log_dir={out}/1')
 run('main.py', *small, f'--log_dir={out}/2', '--seed=1')
-run('pictures.py', f'--log_dir={out}/1', f'--curve={out}/it.csv')
+run('pictures.py', f'--log_dir={out}/1', f'--curve={out}/it.csv', f'--picture={out}/it.png')
 run('main.py', *small, f'--log_dir={out}/3')  # needs no --curve
 assert signal.getsignal(signal.SIGINT) is before
 """
