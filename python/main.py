@@ -481,8 +481,7 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
                          batch_size=min(EVALUATED, len(data.test.labels)))
 
     with checkpoints.Run(log_dir, data, settings, source, start and start.facts) as run:
-        step = run.restore(net=lenet, optimizer=optimizer,
-                           may_begin=not start or bool(start.weights))
+        step = run.restore(net=lenet, optimizer=optimizer, may_begin=not start or bool(start.weights))
         steps_per_call = 1
         train_steps(0)  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run, data, lenet, step))

@@ -60,8 +60,7 @@ def source(path):
 def check(path):
     """Raises program.RunError if somebody else's file stands where a picture is to go."""
     if os.path.lexists(path) and not source(path):
-        raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or name '
-                               'another.')
+        raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or name another.')
 
 
 def save(figure, path, shown):

@@ -218,10 +218,9 @@ def append(path, row):
             if columns != OLD_COLUMNS and cut is None:
                 file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
                 return
-            kept = [written([line.row]) if columns == OLD_COLUMNS and line.row else f'{line.text}\n'
-                    for line in lines if line.text]
+            kept = [written([row]) if i == cut else
+                    written([line.row]) if columns == OLD_COLUMNS and line.row else f'{line.text}\n'
+                    for i, line in enumerate(lines) if line.text]
             if cut is None:
                 kept.append(written([row]))
-            else:
-                kept[[i for i, line in enumerate(lines) if line.text].index(cut)] = written([row])
             return program.replace(pathlib.Path(os.path.realpath(path)), written([], header=True) + ''.join(kept))
