@@ -1,7 +1,7 @@
 """What a run shows: terminal, TensorBoard, evaluations.csv, results.json; and why it stopped at a step not finite."""
 
 import dataclasses
-import datetime
+import pathlib
 import shlex
 import sys
 import time
@@ -20,7 +20,33 @@ REMEDIES = {
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
 
-MEASURES = ('mean_of_five', 'mean_of_four', 'global_sparsity')
+MEASURES = {'mean_of_five': 'mean of the five layers, as in the paper',
+            'mean_of_four': 'mean of the four regularised layers',
+            'global_sparsity': 'global, share of all weights'}
+
+# What TensorBoard says beside its curves, by the first part of their tags; `train` is a batch, with the weights as they
+# are, `test` a thousand images, with the weights thresholded.
+DESCRIPTIONS = {
+    'accuracy': 'Share of the images that are classified rightly.',
+    'loss': 'Cross-entropy; lambda_g times the group lasso; lambda_v times the inverse variance; and their sum.',
+    'zero_activations': "Share of a layer's outputs that are zero, before pooling and dropout.",
+    'sparsity': 'Share of the weights that count as zero: the mean of five or of four layers, or of all weights.',
+    'zero_weights': "Share of a layer's weights that count as zero.",
+    'groups_alive': "A layer's groups that have any weight left.",
+    'group_norms': "L2 norms of a layer's groups, as trained.",
+    'macs': 'Multiply-accumulates for one image, without the dead groups.'}
+
+
+def method(run):
+    """dense, scn, ssl or gss, by a run's settings, or by its row in the CSV."""
+    if float(run['random_sparsity']):
+        return 'scn'
+    return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
+
+
+def clock(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f'{minutes // 60}:{minutes % 60:02}:{seconds:02}'
 
 
 def explain(terms, variables):
@@ -77,7 +103,9 @@ class Report:
               f'validate, {len(data.test.labels):,} to test, each {"x".join(map(str, data.train.images.shape[1:]))}')
         print(f'parameters: {sum(w.shape.num_elements() for w in lenet.weights.values()):,} weights, '
               f'{sum(b.shape.num_elements() for b in lenet.biases.values()):,} biases')
-        print(f'folder: {program.shown(self.folder)}' + (f', continued from step {step:,}' if step else ''))
+        print(f'folder: {program.shown(self.folder)}' + (
+            '' if not step else f', continued from step {step:,}' if step < self.settings.max_steps else
+            f', finished before, at step {step:,}: nothing is left to train'))
         path = self.folder / 'evaluations.csv'
         if step and not path.exists():
             print(f'warning: an earlier version has begun this run: the evaluations before step {step:,} are not in '
@@ -97,22 +125,29 @@ class Report:
         if step == 0:
             self._show_trial()
         self.first, self.started = step, time.perf_counter()
-        self.steps, self.seconds = 0, 0.0  # trained since the last evaluation
+        self.steps, self.seconds, self.headed = 0, 0.0, False  # trained since the last evaluation; head of the table
         self.bar = tqdm(total=self.settings.max_steps, initial=step, file=sys.stdout, disable=None, leave=False,
                         bar_format='{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} steps')
 
     def _show_trial(self):
         """The run as a trial, among which TensorBoard compares; in the files of `test`, for its metrics stand there."""
-        from tensorboard.plugins.hparams import api
+        from tensorboard.plugins.hparams import api, plugin_data_pb2
         trial = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)
                  if field.metadata['group'] != 'Output'}
         trial |= {'dataset': self.data.name, 'widths': ','.join(map(str, trial['widths']))}
         if trial['final_learning_rate'] is None:
             trial['final_learning_rate'] = trial['learning_rate']
+        table = api.hparams_config_pb(
+            [api.HParam(name) for name in trial],
+            [api.Metric(tag) for tag in ('accuracy', 'macs', *(f'sparsity/{name}' for name in MEASURES))])
+        plugin = table.value[0].metadata.plugin_data
+        content = plugin_data_pb2.HParamsPluginData.FromString(plugin.content)
+        for column in content.experiment.hparam_infos:  # those that differ come first, and the last ones are not shown
+            column.differs = column.name in ('dataset', 'group_lasso', 'group_variance', 'random_sparsity', 'seed')
+        plugin.content = content.SerializeToString()
         with self.writers['test'].as_default(step=0):
-            api.hparams_config(hparams=[api.HParam(name) for name in trial],
-                               metrics=[api.Metric(tag) for tag in ('accuracy', *(f'sparsity/{m}' for m in MEASURES))])
-            api.hparams(trial, trial_id=self.folder.name)
+            tf.summary.experimental.write_raw_pb(table.SerializeToString(), step=0)
+            api.hparams(trial, trial_id=f'{method(trial)} {self.folder}')
 
     def __enter__(self):
         return self
@@ -133,12 +168,15 @@ class Report:
           norms: dict from layer name to the norms of its groups.
         """
         speed = self.steps / self.seconds if self.seconds else 0
-        left = (self.settings.max_steps - step) / speed if speed else 0
+        if not self.headed:
+            self.bar.write('  step  test accuracy  test CE  mean of five  weights left  images/s  time left',
+                           file=sys.stdout)
+            self.headed = True
         self.bar.write(
-            f'step {step:6d}  test accuracy {test["accuracy"]:7.2%}  cross-entropy {test["cross_entropy"]:7.4f}  '
-            f'mean of five {sparsity["mean_of_five"]:.4f}  weights left {sparsity["weights_left"]:9,d}'
-            + (f'  {speed * self.settings.batch_size:6,.0f} images/s  '
-               f'{datetime.timedelta(seconds=round(left))} left' if speed else ''), file=sys.stdout)
+            f'{step:6d}  {test["accuracy"]:13.2%}  {test["cross_entropy"]:7.4f}  {sparsity["mean_of_five"]:12.4f}  '
+            f'{sparsity["weights_left"]:12,d}' + (
+                f'  {speed * self.settings.batch_size:8,.0f}  {clock((self.settings.max_steps - step) / speed):>9}'
+                if speed else ''), file=sys.stdout)
         layers = {name: sparsity['layers'][name] for name in norms}
         self.evaluations.append({
             'step': step, 'threshold': self.settings.sparsity_threshold,
@@ -152,22 +190,23 @@ class Report:
             'seconds': self.evaluations.seconds + time.perf_counter() - self.started,
             'images_per_second': speed * self.settings.batch_size or ''})
         self.steps, self.seconds = 0, 0.0
+        scalars = {}
         for name, figures in (('train', train), ('test', test)):
             terms = {'cross_entropy': figures['cross_entropy'], **penalties}
-            with self.writers[name].as_default(step):
-                for term, value in terms.items():
-                    tf.summary.scalar(f'loss/{term}', value)
-                tf.summary.scalar('loss/total', sum(map(float, terms.values())))
-                tf.summary.scalar('accuracy', figures['accuracy'])
-                for layer, share in figures['zero_activations'].items():
-                    tf.summary.scalar(f'zero_activations/{layer}', share)
+            scalars[name] = {'accuracy': figures['accuracy'], **{f'loss/{term}': terms[term] for term in terms},
+                             'loss/total': sum(map(float, terms.values())),
+                             **{f'zero_activations/{layer}': x for layer, x in figures['zero_activations'].items()}}
+        scalars['test'] |= {'macs': sparsity['macs'], **{f'sparsity/{name}': sparsity[name] for name in MEASURES}}
+        for name, layer in sparsity['layers'].items():
+            scalars['test'] |= {f'zero_weights/{name}': layer['zero_share'],
+                                f'groups_alive/{name}': layer['groups_alive']}
+        for name, writer in self.writers.items():
+            with writer.as_default(step):
+                for tag, value in scalars[name].items():
+                    tf.summary.scalar(tag, value, description=DESCRIPTIONS[tag.split('/')[0]])
         with self.writers['test'].as_default(step):
-            for measure in MEASURES:
-                tf.summary.scalar(f'sparsity/{measure}', sparsity[measure])
-            for layer, of_layer in sparsity['layers'].items():
-                tf.summary.scalar(f'zero_weights/{layer}', of_layer['zero_share'])
-                tf.summary.scalar(f'groups_alive/{layer}', of_layer['groups_alive'])
-                tf.summary.histogram(f'group_norms/{layer}', norms[layer])
+            for name, values in norms.items():
+                tf.summary.histogram(f'group_norms/{name}', values, description=DESCRIPTIONS['group_norms'])
         for writer in self.writers.values():
             writer.flush()
 
@@ -186,9 +225,7 @@ class Report:
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
             print(f'{name:8}  {layer["zero_share"]:12.2%}  {layer["groups_alive"]:5d} of {layer["groups"]:5d}')
-        for title, share in (('mean of the five layers, as in the paper', 'mean_of_five'),
-                             ('mean of the four regularised layers', 'mean_of_four'),
-                             ('global, share of all weights', 'global_sparsity')):
+        for share, title in MEASURES.items():
             print(f'sparsity, {title + ":":42} {figures[share]:7.2%}')
         print(f'weights left: {figures["weights_left"]:,} of {figures["weights"]:,}')
         print(f'multiply-accumulates an image: {figures["macs"]:,} without the dead groups, of '
@@ -197,10 +234,12 @@ class Report:
         for part in ('test', 'validation'):
             print(f'{part:10}  {len(getattr(self.data, part).labels):6,d}  {figures[part]["accuracy"]:11.2%}  '
                   f'{figures[part]["accuracy_as_trained"]:10.2%}')
-        print(f'\n{figures["step"] - self.first:,} of {figures["step"]:,} steps in '
-              f'{datetime.timedelta(seconds=round(seconds))}')
+        print(f'\n{figures["step"] - self.first:,} of {figures["step"]:,} steps in {clock(seconds)}')
+        folder = shlex.quote(str(program.shown(self.folder)))
+        tool = pathlib.Path(__file__).with_name('compress.py' if 'start' in self.run.facts else 'retrain.py')
         print(f'figures: {program.shown(self.folder / "results.json")}')
-        print(f'curves:  tensorboard --logdir={shlex.quote(str(program.shown(self.folder)))}')
+        print(f'curves:  tensorboard --logdir={folder}')
+        print(f'next:    python {shlex.quote(str(program.shown(tool.resolve())))} --log_dir={folder}')
 
     def close(self):
         """Takes the bar off the screen and closes TensorBoard's files."""

@@ -15,6 +15,7 @@ import typing
 import program
 from evaluations import text
 from main import REGULARISED
+from report import method
 
 # The columns of the first run, which tell it from all others. A retrained row has its first run's, and those of LATER.
 FIRST = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
@@ -65,13 +66,6 @@ for _layer in REGULARISED:
 def key(row):
     """What tells a row from all others."""
     return tuple(row[name] for name in KEY)
-
-
-def method(run):
-    """dense, scn, ssl or gss, by a run's settings or its row."""
-    if float(run['random_sparsity']):
-        return 'scn'
-    return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
 
 
 def matching(rows, **columns):

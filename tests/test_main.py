@@ -134,7 +134,12 @@ def test_the_run_folder_and_its_files(run_main, capsys):
     assert all(results[key] == settings[key] for key in settings)
     assert results['results']['step'] == 4
     assert f'{results["results"]["test"]["accuracy"]:.2%}' in shown
-    assert re.findall(r'^step +(\d+)  test accuracy', shown, re.MULTILINE) == ['0', '2', '4']
+    assert re.findall(r'^ +(\d+) +\d+\.\d\d%  ', shown.partition('  step  test accuracy ')[2], re.MULTILINE) == [
+        '0', '2', '4']
+    *_, last = shown.splitlines()
+    assert re.fullmatch(rf'next:    python .*retrain\.py --log_dir={folder}', last)
+    run_main(*SMALL)
+    assert f'folder: {folder}, finished before, at step 4: nothing is left to train\n' in capsys.readouterr().out
     assert '\r' not in shown  # no bar where there is no terminal
     size = 5 * 5 * 3 + 5 * 5 * 3 * 4 + 49 * 4 * 6 + 6 * 5 + 5 * 10
     assert f'parameters: {size:,} weights, 28 biases' in shown
@@ -300,7 +305,7 @@ def test_tensorboard_shows_what_it_should(finished, part):
     of_weights = {  # once, under test
         *(f'sparsity/{measure}' for measure in ('mean_of_five', 'mean_of_four', 'global_sparsity')),
         *(f'{kind}/{layer}' for kind in ('zero_weights', 'groups_alive', 'group_norms') for layer in layers),
-        '_hparams_/experiment', '_hparams_/session_start_info'}
+        'macs', '_hparams_/experiment', '_hparams_/session_start_info'}
     assert set(events.Tags()['tensors']) == {
         'accuracy', 'images', *(f'loss/{term}' for term in ('cross_entropy', 'group_lasso', 'group_variance', 'total')),
         *(f'zero_activations/{layer}' for layer in layers), *(of_weights if part == 'test' else ())}
@@ -361,22 +366,28 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     measured = {part: {'cross_entropy': 1.5 + i, 'accuracy': 0.25 + i / 2,
                        'zero_activations': {name: i / 2 + j / 16 for j, name in enumerate(names)}}
                 for i, part in enumerate(('train', 'test'))}
-    settings = main.Settings(max_steps=1000, widths=(3, 4, 6, 5), seed=77, sparsity_threshold=0.007)
+    settings = main.Settings(max_steps=101000, widths=(3, 4, 6, 5), seed=77, sparsity_threshold=0.007)
     run = types.SimpleNamespace(folder=tmp_path, settings=settings, facts={'settings': dataclasses.asdict(settings)})
     show = report.Report(run, data, net, 0)
     show.progress(40, 2.0)
     show.evaluation(100, **measured, penalties={'group_lasso': 10.0, 'group_variance': 20.0}, sparsity=sparsity,
                     norms={name: tf.fill([9], float(i)) for i, name in enumerate(names)})
+    show.progress(99900, 8e6)
+    show.evaluation(100000, **measured, penalties={}, sparsity={**sparsity, 'weights_left': 3632128},
+                    norms=dict.fromkeys(names, tf.zeros([1])))
     show.end({'step': 1000, **sparsity, 'test': {'accuracy': 0.91, 'accuracy_as_trained': 0.92},
               'validation': {'accuracy': 0.93, 'accuracy_as_trained': 0.94}})
-    shown = ' '.join(capsys.readouterr().out.split())
-    for text in ('step 100 test accuracy 75.00% cross-entropy 2.5000 mean of five 0.6100 weights left 1,234 2,000 '
-                 'images/s 0:00:45 left', 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
+    shown = capsys.readouterr().out
+    assert max(len(line) for line in shown.splitlines() if line.startswith(('  step', '   100', '100000'))) == 79
+    shown = ' '.join(shown.split())
+    for text in ('step test accuracy test CE mean of five weights left images/s time left '
+                 '100 75.00% 2.5000 0.6100 1,234 2,000 1:24:05',
+                 'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
                  'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
                  'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765',
                  'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
         assert text in shown
-    row, = csv.DictReader((tmp_path / 'evaluations.csv').read_text().splitlines())
+    row, *_ = csv.DictReader((tmp_path / 'evaluations.csv').read_text().splitlines())
     assert 0 < float(row.pop('seconds')) < 300
     assert row == {
         'step': '100', 'threshold': '0.007', 'train_cross_entropy': '1.5', 'train_accuracy': '0.25',
@@ -396,11 +407,12 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
                     'loss/group_variance': 20, 'loss/total': 31.5 + i}
         expected |= {f'zero_activations/{name}': i / 2 + j / 16 for j, name in enumerate(names)}
         if part == 'test':
-            expected |= {'sparsity/mean_of_five': 0.61, 'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
+            expected |= {'macs': 4321, 'sparsity/mean_of_five': 0.61, 'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
             for j, name in enumerate(names):
                 expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j}
                 assert abs(value(f'group_norms/{name}')[0, 0] - j) <= 0.5  # the histogram's left edge
         assert {tag: float(value(tag)) for tag in expected} == pytest.approx(expected)
+        assert all(events.SummaryMetadata(tag).summary_description for tag in expected)
         first = tf.io.decode_png(value('images')[2]).numpy()
         np.testing.assert_allclose(first / 255, getattr(data, part).images[0], atol=1 / 255)
     experiment, trial = (
@@ -409,9 +421,11 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     columns = [column.name for column in experiment.experiment.hparam_infos]
     assert len(columns) == 12 and {'group_lasso', 'group_variance', 'random_sparsity', 'dataset'} < set(columns)
     assert {metric.name.tag for metric in experiment.experiment.metric_infos} == {
-        'accuracy', 'sparsity/mean_of_five', 'sparsity/mean_of_four', 'sparsity/global_sparsity'}
-    trial = trial.session_start_info
-    assert trial.group_name == tmp_path.name and set(trial.hparams) == set(columns)
+        'accuracy', 'macs', 'sparsity/mean_of_five', 'sparsity/mean_of_four', 'sparsity/global_sparsity'}
+    assert {column.name for column in experiment.experiment.hparam_infos if column.differs} == {
+        'dataset', 'seed', 'group_lasso', 'group_variance', 'random_sparsity'}
+    trial = trial.session_start_info  # a folder's last name may be another's, too
+    assert trial.group_name == f'gss {tmp_path}' and set(trial.hparams) == set(columns)
     assert trial.hparams['seed'].number_value == 77 and trial.hparams['widths'].string_value == '3,4,6,5'
 
 
