@@ -5,7 +5,7 @@
 Each row is measured in turn with the others, a little at a time over several rounds; its median stands in the table:
 
 - this program's step and evaluation, the functions that `main.train` calls;
-- "TensorFlow's defaults": the same without what program.prepare sets in the environment before TensorFlow is imported;
+- "TensorFlow's defaults": the same without what surroundings.prepare sets before TensorFlow is imported;
 - PyTorch's step of the same net and loss, if PyTorch is installed (python -m pip install torch==2.13.0);
 - the product of two float32 matrices, for what this machine can do.
 
@@ -14,8 +14,8 @@ work. The images are made up: no download, and the time is the same.
 """
 
 if __name__ in ('__main__', '__mp_main__'):  # the latter in the other process
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import concurrent.futures
 import datetime
@@ -33,10 +33,11 @@ from absl import flags
 import input_data
 import main
 import program
+import surroundings
 import timing
 
 FLAGS = flags.FLAGS
-ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'  # set by program.prepare; empty, it leaves the choice to TensorFlow
+ONEDNN = 'TF_ENABLE_ONEDNN_OPTS'  # set by surroundings.prepare; empty, it leaves the choice to TensorFlow
 MATRIX = 2048        # rows and columns: the products of a step are about as large
 
 
@@ -85,7 +86,7 @@ def torch_steps(train, batch_size, widths):
     import torch
     from torch import nn
     conv1, conv2, fc1, fc2 = widths
-    torch.set_num_threads(program.cores())
+    torch.set_num_threads(surroundings.cores())
     hidden = [nn.Conv2d(1, conv1, 5, padding=2), nn.Conv2d(conv1, conv2, 5, padding=2),
               nn.Linear(7 * 7 * conv2, fc1), nn.Linear(fc1, fc2)]
     net = nn.Sequential(hidden[0], nn.ReLU(), nn.MaxPool2d(2), hidden[1], nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
@@ -159,9 +160,9 @@ def show_speeds(settings, rounds, steps):
 def benchmark():
     tf.config.experimental.enable_op_determinism()  # as in a run
     settings = main.Settings(widths=FLAGS.widths, batch_size=FLAGS.batch_size)
-    print(f'machine: {program.processor()}, {program.cores()} cores, {platform.system()}, '
+    print(f'machine: {surroundings.processor()}, {surroundings.cores()} cores, {platform.system()}, '
           f'{len(tf.config.list_physical_devices("GPU"))} GPUs')
-    print(f'versions: {", ".join(f"{name} {version}" for name, version in program.surroundings().items())}')
+    print(f'versions: {", ".join(f"{name} {version}" for name, version in surroundings.versions().items())}')
     print(f'net: widths {",".join(map(str, settings.widths))}, batches of {settings.batch_size}; '
           f'medians of {FLAGS.rounds} rounds\n')
     show_speeds(settings, FLAGS.rounds, FLAGS.steps)

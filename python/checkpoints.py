@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -12,12 +11,12 @@ import shutil
 import signal
 import sys
 import threading
-import time
 
 import numpy as np
 import tensorflow as tf
 
-import program
+import files
+import surroundings
 from program import RunError, first_line
 
 
@@ -54,7 +53,7 @@ def _brief(value):
 
 def write_json(path, content):
     """Replaces the file in one move."""
-    program.replace(path, json.dumps(content, indent=2) + '\n')
+    files.replace(path, json.dumps(content, indent=2) + '\n')
 
 
 def read_newest(folder, checkpoint):
@@ -102,46 +101,6 @@ def is_readable(folder, step):
         return False
 
 
-def hold(folder, seconds=2.0):
-    """Takes a folder for this process, which must keep the descriptors that it returns; they die with it.
-
-    Two are locked: a file in the folder, for a lock on a folder does not reach other NFS clients; and the folder, as
-    earlier versions do. Both are tried for some seconds, since `is_held` looks by a lock. Raises BlockingIOError if
-    another process has one.
-    """
-    with contextlib.ExitStack() as undo:
-        end, found = time.monotonic() + seconds, []
-        for path, how in ((folder / '.lock', os.O_RDWR | os.O_CREAT), (folder, os.O_RDONLY)):
-            found.append(os.open(path, how, 0o666))
-            undo.callback(os.close, found[-1])
-            while True:
-                try:
-                    fcntl.flock(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise
-                    time.sleep(0.02)
-        undo.pop_all()
-        return found
-
-
-def is_held(folder):
-    """Whether a process holds the folder, as far as can be told; the look itself keeps nobody off for long."""
-    for path in (folder / '.lock', folder):
-        try:
-            number = os.open(path, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(number)
-    return False
-
-
 class Run:
     """A context manager that holds a run's folder against other processes, and takes signals as requests to stop.
 
@@ -170,7 +129,7 @@ class Run:
         """
         run_identity = identity(data, settings, start)
         self.flag = 'output_dir' if start else 'log_dir'
-        self.folder = program.resolved(log_dir or default_log_dir(run_identity), self.flag)
+        self.folder = files.resolved(log_dir or default_log_dir(run_identity), self.flag)
         self.settings, self._start = settings, None
         self.facts = {'settings': dataclasses.asdict(settings), 'identity': run_identity, 'data': source, 'starts': [],
                       **({'start': start} if start else {})}
@@ -182,7 +141,7 @@ class Run:
             try:
                 self._look()  # a folder that is refused gets no new file
                 self.folder.mkdir(parents=True, exist_ok=True)
-                for lock in hold(self.folder):
+                for lock in files.hold(self.folder):
                     undo.callback(os.close, lock)
                 if self._look():
                     write_json(self.folder / 'settings.json', self.facts)
@@ -251,7 +210,7 @@ class Run:
         step = self._read(tf.train.Checkpoint(**objects), may_begin)
         # What a start has trained from this step on is void.
         starts = self.facts['starts'] = [start for start in self.facts['starts'] if start['step'] < step]
-        self._start = {'step': step, **program.conditions()}
+        self._start = {'step': step, **surroundings.conditions()}
         if starts and step < self.settings.max_steps:
             before = starts[-1]
             # Versions of before `starts` noted neither processor nor environment.

@@ -13,8 +13,8 @@ and run on the test set: if a logit differs by more than rounding, nothing is wr
 """
 
 if __name__ == '__main__':
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import contextlib
 import json
@@ -31,10 +31,12 @@ from keras import ops
 
 import checkpoints
 import export
+import files
 import input_data
 import keras_pruning
 import main
 import program
+import surroundings
 
 FLAGS = flags.FLAGS
 TOLERANCE = 1e-4  # of a logit, relative to the largest of them if that is above 1
@@ -170,7 +172,7 @@ def new_folder(path):
     """A folder to fill, which gets its name at the end: without an error, and at once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with program.part_of(path, folder=True) as part:
+        with files.part_of(path, folder=True) as part:
             yield part
     except (OSError, tf.errors.OpError) as error:
         raise program.RunError(f'--output_dir={path} cannot be written ({program.first_line(error)}). '
@@ -186,8 +188,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     Raises:
       program.RunError: the run or the output folder cannot be used, or a net is not the same function.
     """
-    folder = program.resolved(log_dir, 'log_dir')
-    output = program.resolved(output_dir or folder / 'compressed', 'output_dir')
+    folder = files.resolved(log_dir, 'log_dir')
+    output = files.resolved(output_dir or folder / 'compressed', 'output_dir')
     if output == pathlib.Path.cwd():
         raise program.RunError(f'--output_dir={output} is the working directory, and a new one is to take its place. '
                                'Give another.')
@@ -225,15 +227,15 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
             'threshold': lenet.threshold, **counts(nets), 'accuracy': accuracies, 'test_images': len(labels),
             'largest_logit': float(np.abs(wanted['compressed']).max()), 'largest_difference': differences,
             'bytes': {name: export.size(part / name) for name in functions},
-            'milliseconds': export.latencies(functions, images), 'versions': program.surroundings(),
-            'machine': f'{program.processor()}, {program.cores()} cores'}
+            'milliseconds': export.latencies(functions, images), 'versions': surroundings.versions(),
+            'machine': f'{surroundings.processor()}, {surroundings.cores()} cores'}
         checkpoints.write_json(part / 'compression.json', figures)
     return output, figures
 
 
 def show(figures):
     """Prints what compression.json holds."""
-    run = program.shown(pathlib.Path(figures['run']))
+    run = files.shown(pathlib.Path(figures['run']))
     unfinished = ', UNFINISHED' if figures['step'] < figures['max_steps'] else ''
     print(f'run: {run}, step {figures["step"]:,} of {figures["max_steps"]:,}{unfinished}, '
           f'threshold {figures["threshold"]}')
@@ -266,7 +268,7 @@ def show(figures):
 def compress_main():
     output, figures = compress_run(FLAGS.log_dir, FLAGS.output_dir, FLAGS.data_dir)
     show(figures)
-    print(f'files: {program.shown(output)}')
+    print(f'files: {files.shown(output)}')
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import csv
 import io
 
+import files
 import program
 
 
@@ -49,7 +50,7 @@ class Evaluations:
         self.columns, self.step, self.seconds = (
             (list(kept[-1]), int(kept[-1]['step']), float(kept[-1].get('seconds') or 0)) if kept else (None, None, 0.0))
         if path.exists():
-            program.replace(path, lines([self.columns, *(row.values() for row in kept)] if kept else []))
+            files.replace(path, lines([self.columns, *(row.values() for row in kept)] if kept else []))
 
     def append(self, row):
         """Adds a row, a dict, unless that of its step is there."""

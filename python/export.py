@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import interpreter
 
-import program
+import surroundings
 import timing
 
 FORMATS = {'SavedModel': ('dense', 'compressed'), 'TFLite': ('dense.tflite', 'compressed.tflite')}
@@ -56,7 +56,7 @@ def load(path):
             loaded = tf.saved_model.load(path.name)
         return lambda images: loaded.signatures['serving_default'](images=tf.constant(images))['logits'].numpy()
     with quiet():
-        lite = interpreter.Interpreter(str(path), num_threads=program.cores())
+        lite = interpreter.Interpreter(str(path), num_threads=surroundings.cores())
     (of_images,), (of_logits,) = lite.get_input_details(), lite.get_output_details()
     shape = None
 

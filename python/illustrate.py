@@ -7,8 +7,8 @@ The runs differ in lambda_v alone, which is 0 in the first. They learn mnist_5k,
 """
 
 if __name__ == '__main__':
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import contextlib
 import csv
@@ -28,10 +28,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import files
 import input_data
 import main
 import pictures
 import program
+import surroundings
 
 FLAG_GROUPS = ('Runs', 'Output')
 SHARED = ('widths', 'group_lasso', 'max_steps', 'learning_rate', 'final_learning_rate', 'seed')  # by the two runs
@@ -90,7 +92,7 @@ def write(runs, path):
     for row in itertools.chain(*runs):
         writer.writerow({**row, 'test_accuracy': f'{row["test_accuracy"]:.4f}',
                          'norms': ' '.join(f'{norm:.3g}' for norm in row['norms'])})
-    program.replace(path, table.getvalue())
+    files.replace(path, table.getvalue())
 
 
 def read(path):
@@ -290,7 +292,7 @@ def draw_idea(path):
 
 def illustrate():
     values = {name: flags.FLAGS[name].value for name in (*SHARED, 'group_variance', 'layer', 'record')}
-    folder = program.local_folder(flags.FLAGS.folder, 'folder')
+    folder = files.local_folder(flags.FLAGS.folder, 'folder')
     path, drawn = folder / 'group_norms.csv', [folder / 'idea.png', folder / 'varianceloss.gif']
     if os.path.lexists(path):
         read(path)  # somebody else's is not replaced

@@ -11,18 +11,18 @@ their SHA-256. Nothing that is on the disk already is ever replaced or deleted, 
 import collections
 import gzip
 import hashlib
-import io
 import math
 import os
 import posixpath
 import sys
 import tarfile
-import threading
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
+import download
+import files
 import program
 
 DataSet = collections.namedtuple('DataSet', 'images labels')
@@ -32,8 +32,6 @@ DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist', 'cifar10')
 CLASSES = 10
 VALIDATION_SIZE = 5000  # MNIST's first, as in TensorFlow's reader; CIFAR-10's last, our choice
 CIFAR10_IMAGES = 10000  # in each of its six files
-TIMEOUT_SECONDS = 10    # for a mirror to give the first LEAST_BYTES, and for each time as many after that; our choice
-LEAST_BYTES = 100000
 
 MIRRORS = {
     'mnist': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
@@ -101,7 +99,7 @@ def read_data_sets(data_dir=None, fake_data=False, dataset='mnist', seed=0):
         return _fake(seed)
     if dataset == 'mnist_5k':
         return _mnist_5k()
-    folder = program.local_folder(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}', 'data_dir')
+    folder = files.local_folder(data_dir or f'~/.cache/attention-guided-sparsity/{dataset}', 'data_dir')
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise DataError(f'--data_dir={folder} is no folder.')
     return _cifar10(folder) if dataset == 'cifar10' else _mnist(folder, dataset)
@@ -303,68 +301,25 @@ def _download(path, dataset, sha256):
       sha256: of the file's bytes if it is CIFAR-10's archive, else of what they unpack to.
 
     Raises:
-      DataError: no mirror gives it, or it cannot be written.
+      DataError, with the ways out: no mirror gives it, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with program.part_of(path) as part, open(part, 'wb') as file:
-            file.write(_from_a_mirror(path, dataset, sha256))
+        with files.part_of(path) as part, open(part, 'wb') as file:
+            content, failures = download.first_of(
+                [mirror + path.name for mirror in MIRRORS[dataset]], sha256,
+                unpack=bytes if path.name == CIFAR10_ARCHIVE else gzip.decompress)
+            if content is None:
+                what = path.name if dataset == 'cifar10' else f'{", ".join(SHA256[dataset])}, packed or not,'
+                raise DataError('\n'.join([
+                    f'{path} is not there, and no mirror gave it:', *(f'  {failure}' for failure in failures),
+                    f'Ways out: put {what} into a folder DIR, or do without:',
+                    f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
+                    f'  python {sys.argv[0]} --dataset=mnist_5k',
+                    f'  python {sys.argv[0]} --fake_data']))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
     return path
-
-
-def _from_a_mirror(path, dataset, sha256):
-    """The bytes for `path` from the first mirror that has the right ones; DataError, with the ways out, if none has."""
-    failures = []
-    for mirror in MIRRORS[dataset]:
-        try:
-            content = _fetch(mirror + path.name)
-            unpacked = content if path.name == CIFAR10_ARCHIVE else gzip.decompress(content)
-            found = hashlib.sha256(unpacked).hexdigest()
-            if found == sha256:
-                return content
-            reason = f'wrong content: SHA-256 {found} instead of {sha256}'
-        except (OSError, EOFError, ValueError, zlib.error) as error:  # the errors of `requests` are OSErrors
-            reason = getattr(next(iter(error.args), None), 'reason', error)  # without its count of retries
-        failures.append(f'  {mirror}{path.name}: {reason}')
-    what = path.name if dataset == 'cifar10' else f'{", ".join(SHA256[dataset])}, packed or not,'
-    raise DataError('\n'.join([
-        f'{path} is not there, and no mirror gave it:', *failures,
-        f'Ways out: put {what} into a folder DIR, or do without:',
-        f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
-        f'  python {sys.argv[0]} --dataset=mnist_5k',
-        f'  python {sys.argv[0]} --fake_data']))
-
-
-def _fetch(url):
-    """The bytes at `url`, or an exception if they do not come fast enough, or at all."""
-    import requests  # slow to import, so only when asked for
-    from tqdm import tqdm
-    content, failures = io.BytesIO(), []
-
-    def ask(bar):
-        try:
-            # identity: a .gz as it lies there. This timeout is for each address of a host and each read, hence ours.
-            with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS,
-                              headers={'Accept-Encoding': 'identity'}) as response:
-                response.raise_for_status()
-                bar.total = int(response.headers.get('Content-Length', 0)) or None
-                for chunk in response.iter_content(1024):  # small, so that what has come counts
-                    bar.update(content.write(chunk))
-        except Exception as error:
-            failures.append(error)
-
-    with tqdm(desc=url, unit='B', unit_scale=True, disable=None) as bar:  # None: none in a log file
-        thread = threading.Thread(target=ask, args=[bar], daemon=True)
-        thread.start()
-        while thread.is_alive():
-            before = content.tell()
-            thread.join(TIMEOUT_SECONDS)
-            if thread.is_alive() and (count := content.tell() - before) < LEAST_BYTES:
-                raise TimeoutError(f'timed out: {count} bytes in {TIMEOUT_SECONDS} seconds')
-    if failures:
-        raise failures[0]
-    return content.getbuffer()

@@ -7,8 +7,8 @@ these the strongest that loses at most 1.5 points on the validation images is cu
 """
 
 if __name__ == '__main__':
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import functools
 import pathlib
@@ -24,6 +24,7 @@ import input_data
 import keras_applications
 import keras_pruning
 import program
+import surroundings
 import timing
 from keras_pruning import GuidedSparsity
 

@@ -9,8 +9,8 @@ The pictures of compare.py are drawn here too.
 """
 
 if __name__ == '__main__':
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import functools
 import hashlib
@@ -21,7 +21,9 @@ import statistics
 from absl import flags
 
 import evaluations
+import files
 import program
+import surroundings
 
 CURVES = ('step', 'test_accuracy', 'mean_of_five', 'mean_of_four', 'global_sparsity')  # of a run's evaluations.csv
 HATCHES = {'scn': '', 'ssl': '///', 'gss': 'xxx'}  # so that black and white will do
@@ -102,7 +104,7 @@ def write_curve(log_dir, path):
     if not found.exists():
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run. Give another.')
     rows = evaluations.read(found)
-    program.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
+    files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
 @plainly
@@ -204,14 +206,14 @@ def define_flags():
 
 
 def main():
-    path = program.file_of(flags.FLAGS.curve, 'curve', '.csv')
-    picture = flags.FLAGS.picture and program.file_of(flags.FLAGS.picture, 'picture', '.png')
+    path = files.file_of(flags.FLAGS.curve, 'curve', '.csv')
+    picture = flags.FLAGS.picture and files.file_of(flags.FLAGS.picture, 'picture', '.png')
     if not (picture or flags.FLAGS.log_dir):
         raise program.RunError('nothing to do: give the folder of a run as --log_dir, or a file to draw as --picture.')
     if picture:
         check(picture)
     if flags.FLAGS.log_dir:
-        write_curve(program.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
+        write_curve(files.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
     if picture:
         draw_curve(read_curve(path), picture)
 

@@ -12,8 +12,8 @@ The same command continues a retraining that was stopped, also when RUN is gone.
 """
 
 if __name__ == '__main__':
-    import program
-    program.prepare()
+    import surroundings
+    surroundings.prepare()
 
 import dataclasses
 import hashlib
@@ -26,8 +26,10 @@ import tensorflow as tf
 from absl import flags
 
 import compress
+import files
 import main
 import program
+import surroundings
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Start', *main.FLAG_GROUPS)
@@ -150,12 +152,12 @@ def retrain():
     groups, given = Choice(FLAGS.groups).groups, {name: FLAGS[name].value for name in (*DEFAULTS, *OF_RUN)}
     if not (FLAGS.log_dir or FLAGS.output_dir):
         raise program.RunError('give the folder of a run as --log_dir, or that of a retraining as --output_dir.')
-    folder = FLAGS.log_dir and program.resolved(FLAGS.log_dir, 'log_dir')
-    output = program.resolved(FLAGS.output_dir or folder / 'retrained', 'output_dir')
+    folder = FLAGS.log_dir and files.resolved(FLAGS.log_dir, 'log_dir')
+    output = files.resolved(FLAGS.output_dir or folder / 'retrained', 'output_dir')
     if folder and {folder, *(folder / name for name in ('checkpoints', 'train', 'test'))} & {output, *(
             parent for parent in output.parents if parent != folder)}:
         raise program.RunError(f'--output_dir={output} belongs to the run to start from. Give another.')
-    data_dir = FLAGS.data_dir and str(program.local_folder(FLAGS.data_dir, 'data_dir').absolute())
+    data_dir = FLAGS.data_dir and str(files.local_folder(FLAGS.data_dir, 'data_dir').absolute())
     start, data, source = find_start(folder, output, groups, data_dir)
     of_run = start.facts['settings']
     try:

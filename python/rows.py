@@ -12,6 +12,7 @@ import pathlib
 import sys
 import typing
 
+import files
 import program
 from evaluations import text
 from main import REGULARISED
@@ -217,4 +218,4 @@ def append(path, row):
                     for i, line in enumerate(lines) if line.text]
             if cut is None:
                 kept.append(written([row]))
-            return program.replace(pathlib.Path(os.path.realpath(path)), written([], header=True) + ''.join(kept))
+            return files.replace(pathlib.Path(os.path.realpath(path)), written([], header=True) + ''.join(kept))

@@ -14,8 +14,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'python'))
 
-# The environment of a user, for tests of what `program.prepare` makes of it: the controller's, for its children have
-# COLUMNS and LINES of readline, which pytest imports.
+# The environment of a user, for tests of what `surroundings.prepare` makes of it: the controller's, for its children
+# have COLUMNS and LINES of readline, which pytest imports.
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
 
 
@@ -39,8 +39,8 @@ def pytest_configure(config):
         OUTSIDE.clear()
         OUTSIDE.update(config.workerinput['outside'])
     if config.option.dist == 'no':  # not the controller
-        import program
-        program.prepare()  # so that this process works with the same kernels as the programs that the tests start
+        import surroundings
+        surroundings.prepare()  # so that this process works with the same kernels as the programs that the tests start
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):  # whoever started this process, nohup say, may ignore them
             signal.signal(number, signal.SIG_DFL)

@@ -18,8 +18,9 @@ from conftest import OUTSIDE, ROOT
 # A step in a process of its own, with the kernels that the environment names.
 STEP = """
 import os, sys
+import surroundings
 import program
-program.prepare()
+surroundings.prepare()
 import numpy, test_benchmark
 print(os.environ['TF_ENABLE_ONEDNN_OPTS'])
 numpy.savez(sys.argv[1], *test_benchmark.step())
@@ -85,7 +86,7 @@ def test_bad_input_costs_one_line(run_tool, argument):
 
 
 def test_onednns_kernels_give_tensorflows_values_and_gradients(tmp_path):
-    """program.py switches them on, unless the user has chosen: only so a step differs from TensorFlow's defaults."""
+    """surroundings.py switches them on, unless the user has chosen: so a step differs from TensorFlow's defaults."""
     ours = os.environ[benchmark.ONEDNN]
     assert ours == OUTSIDE.get(benchmark.ONEDNN, '1')
     choice = '1' if ours == '0' else '0'

@@ -24,6 +24,7 @@ from tensorboard.backend.event_processing import plugin_event_accumulator  # the
 
 import checkpoints
 import evaluations
+import files
 import input_data
 import main
 import pictures
@@ -401,17 +402,17 @@ def test_a_file_in_the_folder_is_locked_for_writing_and_the_folder_too(tmp_path,
     monkeypatch.setattr(fcntl, 'flock', flock)
     exclusive = fcntl.LOCK_EX | fcntl.LOCK_NB
     with contextlib.ExitStack() as undo:
-        for number in checkpoints.hold(tmp_path):
+        for number in files.hold(tmp_path):
             undo.callback(os.close, number)
         assert locked == [(f'{tmp_path}/.lock', os.O_RDWR, exclusive), (str(tmp_path), os.O_RDONLY, exclusive)]
-        assert checkpoints.is_held(tmp_path)
+        assert files.is_held(tmp_path)
         with pytest.raises(BlockingIOError):
-            checkpoints.hold(tmp_path, seconds=0.1)
-    assert not checkpoints.is_held(tmp_path) and (tmp_path / '.lock').exists()
+            files.hold(tmp_path, seconds=0.1)
+    assert not files.is_held(tmp_path) and (tmp_path / '.lock').exists()
     for held in (tmp_path / '.lock', tmp_path):  # by another client; by an earlier version
         number = os.open(held, os.O_RDONLY)
         original(number, exclusive)
-        assert checkpoints.is_held(tmp_path)
+        assert files.is_held(tmp_path)
         os.close(number)
 
 
@@ -421,7 +422,7 @@ def test_a_look_costs_no_start_its_start(tmp_path):
     def look():
         count = 0
         while not stop.is_set():
-            assert checkpoints.is_held(tmp_path) in (True, False)
+            assert files.is_held(tmp_path) in (True, False)
             count += 1
         return count
 
@@ -431,7 +432,7 @@ def test_a_look_costs_no_start_its_start(tmp_path):
         try:
             for _ in range(20):
                 time.sleep(0.05)
-                for number in checkpoints.hold(tmp_path):
+                for number in files.hold(tmp_path):
                     os.close(number)
         finally:
             stop.set()
@@ -452,14 +453,14 @@ def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_go
     for name in others:
         (tmp_path / name).write_text('mine')
     left.write_text('half')
-    with pytest.raises(ZeroDivisionError), program.part_of(path) as part:
+    with pytest.raises(ZeroDivisionError), files.part_of(path) as part:
         assert not left.exists()
         part.write_text('half')
-        program.replace(path, 'whole')  # by another process: it leaves alone what is at work
+        files.replace(path, 'whole')  # by another process: it leaves alone what is at work
         assert part.exists()
         1 / 0  # noqa: B018
     assert path.read_text() == 'whole' and sorted(os.listdir(tmp_path)) == sorted([*others, 'it.csv'])
-    with program.part_of(tmp_path / 'new', folder=True) as part:
+    with files.part_of(tmp_path / 'new', folder=True) as part:
         (part / 'file').write_text('x')
         assert not (tmp_path / 'new').exists()
     assert os.listdir(tmp_path / 'new') == ['file'] and sorted(os.listdir(tmp_path)) == sorted(

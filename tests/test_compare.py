@@ -26,7 +26,8 @@ import pictures
 import retrain
 from conftest import ROOT
 from in_process import refused
-from rows import COLUMNS, OLD_COLUMNS, written
+from jobs import Job
+from rows import COLUMNS, KEY, LATER, OLD_COLUMNS, method, row_of, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
 LIST = re.search(r'    (xargs .*) < commands.txt', (ROOT / 'README.rst').read_text())[1]
@@ -80,7 +81,7 @@ def train_all(run_main, run_tool):
 
     def train_all(folder, *arguments, **more):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compare.Job, 'train', train)
+            patch.setattr(Job, 'train', train)
             return compare.train_all(remaining(folder, *arguments, **more), folder / 'it.csv')
     return train_all
 
@@ -130,11 +131,11 @@ def test_a_cell_holds_the_figure_of_its_name():
         'settings': first, 'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}}
     common = ('gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
               '0.5 0,1.5 1,2.5 2,3.5 3,{},{},0.002,0,0.125,0.25,0.375,{},7.5,python 3; cores 2')
-    assert ','.join(compare.row_of(content).values()) == common.format('', 0, 'cpu')  # an old one: no device
+    assert ','.join(row_of(content).values()) == common.format('', 0, 'cpu')  # an old one: no device
     retrained = {**content, 'device': 'A', 'steps_timed': 4, 'results': {**content['results'], 'step': 4},
                  'settings': {**first, 'group_lasso': 0.0, 'group_variance': 0.0, 'max_steps': 4, 'seed': 6},
                  'start': {'settings': first, 'step': 9, 'groups': '1-1-2-2'}}
-    assert ','.join(compare.row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
+    assert ','.join(row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
 
 
 @pytest.fixture
@@ -281,10 +282,10 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
         held[job.name] = held.get(job.name, 0) - 1
         return held[job.name] >= 0
 
-    monkeypatch.setattr(compare.Job, 'is_running', is_running)
-    monkeypatch.setattr(compare.Job, 'train', lambda job: order.append(job.name) or 0)
-    monkeypatch.setattr(compare.Job, 'row', lambda job: None if job.name not in order else {
-        **made_up(), **(cells := dict(zip(compare.KEY, job.key, strict=True))), 'method': compare.method(cells)})
+    monkeypatch.setattr(Job, 'is_running', is_running)
+    monkeypatch.setattr(Job, 'train', lambda job: order.append(job.name) or 0)
+    monkeypatch.setattr(Job, 'row', lambda job: None if job.name not in order else {
+        **made_up(), **(cells := dict(zip(KEY, job.key, strict=True))), 'method': method(cells)})
     assert compare.train_all(remaining(tmp_path), tmp_path / 'it.csv') == []
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
@@ -376,7 +377,7 @@ def old_form(rows):
 
 
 def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it(in_turn, tmp_path, monkeypatch):
-    whole, path = [{**row, **compare.LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
+    whole, path = [{**row, **LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
     path.write_text(before := '"method"' + old_form(whole[:3]).removeprefix('method'))  # as spreadsheets quote
     path.chmod(0o664)
     assert compare.read(path) == whole[:3]
@@ -399,7 +400,7 @@ def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it
 
 def test_who_waited_for_a_file_that_was_replaced_opens_it_anew(in_turn, tmp_path):
     """Eight threads append to an old file at once; flock keeps apart what was opened apart."""
-    whole, path = [{**row, **compare.LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
+    whole, path = [{**row, **LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
     path.write_text(old_form(whole))
     more = [{**whole[0], 'seed': str(seed)} for seed in range(10, 18)]
     with open(path) as held, concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -441,7 +442,7 @@ def test_bad_input_costs_one_line(run, tmp_path):
 # -------------------------------------------------------------------------------------------------------- figures
 
 def made_up(**cells):
-    return {**dict.fromkeys(COLUMNS, '0'), **compare.LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
+    return {**dict.fromkeys(COLUMNS, '0'), **LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
             'steps': '10000', 'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
             **{name: str(value) for name, value in cells.items()}}
 

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import requests
 
+import download
+import files
 import input_data
 import program
 from input_data import CIFAR10_ARCHIVE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
@@ -391,14 +393,14 @@ def test_addresses_are_refused(name, dataset):
 
 @pytest.mark.parametrize('name', ['a:b', 'C:\\x', 'x/a://b', 'gs:', ':', '/a//b', 'gs:/x'])
 def test_names_that_only_look_like_addresses_are_folders(name):
-    assert program.local_folder(name, 'log_dir') == pathlib.Path(name)
+    assert files.local_folder(name, 'log_dir') == pathlib.Path(name)
 
 
 def test_a_home_that_is_not_there_is_one_line(monkeypatch):
     with pytest.raises(program.RunError, match='^--data_dir=~nosuchuser/x: .*without ~.$'):
         input_data.read_data_sets('~nosuchuser/x')
     with pytest.raises(program.RunError, match='^--log_dir=~nosuchuser/x: .*'):
-        program.local_folder('~nosuchuser/x', 'log_dir')
+        files.local_folder('~nosuchuser/x', 'log_dir')
 
     monkeypatch.delenv('HOME')
     monkeypatch.setattr(pwd, 'getpwuid', lambda _: {}['no entry'])
@@ -440,7 +442,7 @@ def server(contents, records, archive, monkeypatch):
 
     for variable in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(input_data, 'TIMEOUT_SECONDS', 2)
+    monkeypatch.setattr(download, 'TIMEOUT_SECONDS', 2)
     monkeypatch.setattr(input_data, 'CIFAR10_IMAGES', IMAGES)
     monkeypatch.setattr(input_data, 'SHA256', {
         'mnist': sha256(contents), 'cifar10': sha256(records), CIFAR10_ARCHIVE: hashlib.sha256(archive).hexdigest()})
@@ -532,7 +534,7 @@ def test_a_host_with_many_silent_addresses_does_not_take_longer(tmp_path, monkey
         release.wait(60)
         raise OSError('the last address, too, was silent')
 
-    monkeypatch.setattr(input_data, 'TIMEOUT_SECONDS', 0.3)
+    monkeypatch.setattr(download, 'TIMEOUT_SECONDS', 0.3)
     monkeypatch.setattr(requests, 'get', get)
     with pytest.raises(input_data.DataError, match='timed out: 0 bytes in') as error:
         input_data.read_data_sets(tmp_path)

@@ -346,8 +346,9 @@ def test_the_noise_filter_lets_errors_through(tmp_path, last):
     lines = ['I0000 noise', 'W0000 noise', 'E0000 an error', 'WARNING: All log messages before', 'anything else']
     (tmp_path / 'tensorflow.py').write_text(
         f'import os\nos.write(2, {chr(10).join([*lines, ""]).encode()!r})\n{last}')
-    result = subprocess.run([sys.executable, '-c', 'import program; program.prepare()'], capture_output=True, text=True,
-                            env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'}, timeout=120)
+    result = subprocess.run([sys.executable, '-c', 'import surroundings; surroundings.prepare()'],
+                            env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{SCRIPT.parent}'}, timeout=120,
+                            capture_output=True, text=True)
     assert result.returncode and result.stderr.startswith('E0000 an error\nanything else\n')
     if 'raise' in last:
         assert result.stderr.endswith('ImportError: no such TensorFlow\n')
@@ -407,7 +408,8 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
                     'loss/group_variance': 20, 'loss/total': 31.5 + i}
         expected |= {f'zero_activations/{name}': i / 2 + j / 16 for j, name in enumerate(names)}
         if part == 'test':
-            expected |= {'macs': 4321, 'sparsity/mean_of_five': 0.61, 'sparsity/mean_of_four': 0.72, 'sparsity/global_sparsity': 0.83}
+            expected |= {'macs': 4321, 'sparsity/mean_of_five': 0.61, 'sparsity/mean_of_four': 0.72,
+                         'sparsity/global_sparsity': 0.83}
             for j, name in enumerate(names):
                 expected |= {f'zero_weights/{name}': 0.1 + 0.1 * j, f'groups_alive/{name}': 11 + j}
                 assert abs(value(f'group_norms/{name}')[0, 0] - j) <= 0.5  # the histogram's left edge

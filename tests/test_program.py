@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import files
 import input_data
 import main
 import program
+import surroundings
 from conftest import OUTSIDE, ROOT
 from in_process import SMALL
 
@@ -62,7 +64,8 @@ def test_importing_is_silent():
     assert not events
     new = [set(state.pop('modules')) for state in (before, regularizer, after)]
     assert before == regularizer == after
-    ours = {'main', 'program', 'checkpoints', 'evaluations', 'input_data', 'report'}
+    ours = {'main', 'program', 'surroundings', 'files', 'download', 'checkpoints', 'evaluations', 'input_data',
+            'report'}
     assert new[1] - new[0] == {'keras_pruning'}
     assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
     foreign = {'tensorboard', 'tqdm', 'mlxtend', 'requests', 'matplotlib'}
@@ -72,8 +75,8 @@ def test_importing_is_silent():
 # One start for several programs: each runs in a fork of the process that has imported TensorFlow.
 PROGRAMS = """
 import os, signal, sys, time
-import program; program.prepare()
-import tensorflow
+import surroundings; surroundings.prepare()
+import program, tensorflow
 print(sorted({'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))
 
 class Deleted:
@@ -183,7 +186,8 @@ def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(
 @pytest.mark.parametrize('closed', [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1, 2)], ids=str)
 def test_any_standard_file_may_be_closed(tmp_path, closed):
     """The next file that is opened does not take its place, and what is written to it goes nowhere."""
-    code = ('import os, program, sys\nprogram._open_standard_files()\nprint("out")\nprint("err", file=sys.stderr)\n'
+    code = ('import os, surroundings, sys\nsurroundings._open_standard_files()\n'
+            'print("out")\nprint("err", file=sys.stderr)\n'
             'assert sys.stdin.read() == "" and os.open("it", os.O_CREAT) > 2')
     done = python('-c', code, cwd=tmp_path, stdin=subprocess.DEVNULL, preexec_fn=lambda: close(*closed),
                   env={**OUTSIDE, 'PYTHONPATH': str(ROOT / 'python')})
@@ -196,12 +200,12 @@ def test_the_surroundings_count_the_cores_that_this_process_may_use(monkeypatch)
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert program.surroundings()['cores'] == 1
+        assert surroundings.versions()['cores'] == 1
     finally:
         os.sched_setaffinity(0, before)
     for choice in ('0', '1'):
         monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', choice)
-        assert program.surroundings()['oneDNN'] == choice
+        assert surroundings.versions()['oneDNN'] == choice
 
 
 @pytest.mark.parametrize('floatx, legacy', [
@@ -243,8 +247,8 @@ def test_a_reader_that_has_gone_costs_no_traceback(programs):
 def test_links_that_go_round_in_circles_are_no_traceback(tmp_path):
     (tmp_path / 'one').symlink_to('two')
     (tmp_path / 'two').symlink_to('one')
-    assert program.resolved(tmp_path / 'one' / 'x', 'log_dir') == tmp_path / 'one' / 'x'
-    assert program.file_of(tmp_path / 'one.csv', 'csv', '.csv') == tmp_path / 'one.csv'
+    assert files.resolved(tmp_path / 'one' / 'x', 'log_dir') == tmp_path / 'one' / 'x'
+    assert files.file_of(tmp_path / 'one.csv', 'csv', '.csv') == tmp_path / 'one.csv'
 
 
 @pytest.mark.parametrize('name', ['it.png', 'it', 'folder.csv', 'device.csv'])
@@ -252,20 +256,20 @@ def test_what_cannot_be_a_csv_file_is_refused(tmp_path, name):
     (tmp_path / 'folder.csv').mkdir()
     (tmp_path / 'device.csv').symlink_to('/dev/full')
     with pytest.raises(program.RunError, match=f'^--csv=.*{name} must be the name of a .csv file.$'):
-        program.file_of(tmp_path / name, 'csv', '.csv')
+        files.file_of(tmp_path / name, 'csv', '.csv')
 
 
 def test_a_path_with_a_nul_is_refused():
     with pytest.raises(program.RunError, match='^--data_dir=.*holds a NUL'):
-        program.local_folder('a\0b', 'data_dir')
+        files.local_folder('a\0b', 'data_dir')
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'it.csv'
-    program.replace(path, 'old\n')
-    code = ('import pathlib, program, resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+    files.replace(path, 'old\n')
+    code = ('import files, pathlib, resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
             'resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n'
-            f'program.replace(pathlib.Path({str(path)!r}), 200 * "new\\n")')
+            f'files.replace(pathlib.Path({str(path)!r}), 200 * "new\\n")')
     done = python('-c', code, cwd=ROOT / 'python')
     assert f"File too large: '{path}'" in done.stderr
     assert path.read_text() == 'old\n' and [path.name for path in tmp_path.iterdir()] == ['it.csv']

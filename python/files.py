@@ -1,0 +1,139 @@
+"""Files and folders: what a flag may name, locks, and files that are whole or not there."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import time
+
+from program import RunError
+
+
+def local_folder(name, flag):
+    """The folder that a flag names, as a pathlib.Path, with ~ expanded; raises RunError if it cannot be one."""
+    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(name)):
+        raise RunError(f'--{flag}={name} is an address, and only local folders work. Give one as --{flag}.')
+    if '\0' in str(name):
+        raise RunError(f'--{flag}={str(name)!r} holds a NUL, and no path can. Give another.')
+    try:
+        str(name).encode()
+        return pathlib.Path(name).expanduser()
+    except UnicodeEncodeError as error:
+        raise RunError(f'--{flag}={str(name)!a} is not in UTF-8, which TensorFlow needs. Give another.') from error
+    except RuntimeError as error:
+        raise RunError(f'--{flag}={name}: there is no such home folder. Give a --{flag} without ~.') from error
+
+
+def resolved(name, flag):
+    """`local_folder`, absolute and without links; Path.resolve would raise for those that go round in circles."""
+    return pathlib.Path(os.path.realpath(local_folder(name, flag)))
+
+
+def file_of(name, flag, suffix):
+    """The file that a flag names, there or not, as a pathlib.Path; raises RunError if it cannot be a `suffix` one."""
+    path = local_folder(name, flag)
+    if path.suffix != suffix or path.exists() and not path.is_file():
+        raise RunError(f'--{flag}={name} must be the name of a {suffix} file.')
+    return path
+
+
+def lock(path, how=os.O_RDONLY, kind=fcntl.LOCK_EX, seconds=0.0):
+    """The descriptor of a file or folder on which this process now has a lock, which dies with it.
+
+    Raises:
+      BlockingIOError: another process has had one for so many seconds.
+      OSError: there is no such file.
+    """
+    number, end = os.open(path, how, 0o666), time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(number, kind | fcntl.LOCK_NB)
+            return number
+        except OSError:
+            if time.monotonic() >= end:
+                os.close(number)
+                raise
+            time.sleep(0.02)
+
+
+def hold(folder, seconds=2.0):
+    """Takes a folder for this process, which must keep the descriptors that it returns.
+
+    Two are locked: a file in the folder, for a lock on a folder does not reach other NFS clients; and the folder, as
+    earlier versions do. Both are tried for some seconds, since `is_held` looks by a lock. Raises BlockingIOError if
+    another process has one.
+    """
+    first = lock(folder / '.lock', os.O_RDWR | os.O_CREAT, seconds=seconds)
+    try:
+        return [first, lock(folder, seconds=seconds)]
+    except BaseException:
+        os.close(first)
+        raise
+
+
+def is_held(folder):
+    """Whether a process holds the folder, as far as can be told; the look itself keeps nobody off for long."""
+    for path in (folder / '.lock', folder):
+        try:
+            os.close(lock(path, kind=fcntl.LOCK_SH))
+        except BlockingIOError:
+            return True
+        except OSError:  # not there
+            pass
+    return False
+
+
+def _remove(place):
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def part_of(path, folder=False):
+    """A hidden file, or folder, beside `path`, which takes its name in one move when it is whole, and goes if it fails.
+
+    Its maker holds it. What makers that were killed have left beside the same `path` is removed first.
+    """
+    pattern = re.compile(rf'\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part')
+    for left in [left for left in path.parent.iterdir() if pattern.fullmatch(left.name)]:
+        with contextlib.suppress(OSError):  # at work, or gone
+            number = lock(left)
+            _remove(left)
+            os.close(number)
+    while True:
+        part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+        part.mkdir() if folder else part.touch(exist_ok=False)
+        with contextlib.suppress(OSError):  # another process may remove it before it is held
+            number = lock(part)
+            if part.exists():
+                break
+            os.close(number)
+    try:
+        yield part
+        if path.exists() and not folder:
+            shutil.copymode(path, part)  # others may write to a CSV, too
+        os.replace(part, path)
+    except BaseException:
+        _remove(part)
+        raise
+    finally:
+        os.close(number)
+
+
+def replace(path, text):
+    """Writes a text file in one move: it is never half a file, and a full disk does not cost the one that was there."""
+    try:
+        with part_of(path) as part:
+            part.write_text(text, newline='')
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def shown(path):
+    """An absolute pathlib.Path as a person would type it: without the working directory, if it lies in that."""
+    return path.relative_to(pathlib.Path.cwd()) if path.is_relative_to(pathlib.Path.cwd()) else path
