@@ -191,8 +191,15 @@ class Report:
             'seconds': self.evaluations.seconds + time.perf_counter() - self.started,
             'images_per_second': speed * self.settings.batch_size or ''})
         self.steps, self.seconds = 0, 0.0
+        self._show_curves(step, {'train': train, 'test': test}, penalties, sparsity, norms)
+
+    def _show_curves(self, step, measured, penalties, sparsity, norms):
+        """Writes TensorBoard's files; `measured` has `train` and `test`, all else is as in `evaluation`."""
+        # Not by tf.summary.scalar and tf.summary.histogram, whose hundreds of small ops take five times as long.
+        from tensorboard.plugins.histogram.summary_v2 import histogram_pb
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         scalars = {}
-        for name, figures in (('train', train), ('test', test)):
+        for name, figures in measured.items():
             terms = {'cross_entropy': figures['cross_entropy'], **penalties}
             scalars[name] = {'accuracy': figures['accuracy'], **{f'loss/{term}': terms[term] for term in terms},
                              'loss/total': sum(map(float, terms.values())),
@@ -201,17 +208,13 @@ class Report:
         for name, layer in sparsity['layers'].items():
             scalars['test'] |= {f'zero_weights/{name}': layer['zero_share'],
                                 f'groups_alive/{name}': layer['groups_alive']}
-        # Not by tf.summary.scalar and tf.summary.histogram, whose hundreds of small ops take five times as long.
-        from tensorboard.plugins.histogram.summary_v2 import histogram_pb
-        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-        shown = {name: [scalar_pb(tag, value, DESCRIPTIONS[tag.split('/')[0]]) for tag, value in of_part.items()]
-                 for name, of_part in scalars.items()}
-        shown['test'] += [histogram_pb(f'group_norms/{name}', values, description=DESCRIPTIONS['group_norms'])
-                          for name, values in norms.items()]
+        histograms = {'train': {}, 'test': {f'group_norms/{name}': values for name, values in norms.items()}}
         for name, writer in self.writers.items():
             with writer.as_default(step):
-                for summary in shown[name]:
-                    tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+                for make, shown in ((scalar_pb, scalars[name]), (histogram_pb, histograms[name])):
+                    for tag, value in shown.items():
+                        summary = make(tag, value, description=DESCRIPTIONS[tag.split('/')[0]])
+                        tf.summary.experimental.write_raw_pb(summary.SerializeToString())
             writer.flush()
 
     def progress(self, steps, seconds):
