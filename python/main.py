@@ -23,7 +23,6 @@ if __name__ == '__main__':
 import copy
 import dataclasses
 import math
-import sys
 import time
 import zlib
 from functools import cache, partial
@@ -321,18 +320,20 @@ class LeNet(tf.Module):
         return [self.weights[name] for name in REGULARISED]
 
     def at_threshold(self, threshold):
-        """Another net on the same variables (`measure` is traced once an object); at 0 it is the net as trained."""
+        """Another net on the same variables; at a threshold of 0 it is the net as trained."""
         other = copy.copy(self)
         other.threshold = threshold
         return other
 
     @tf.function(autograph=False)  # AutoGraph would take seconds to find no `if` and `for` of tensors in all this
-    def measure(self, images, labels, training_status):
+    def measure(self, images, labels, training_status, threshold=None):
         """The figures of one batch: images, float32 [N, height, width, channels], and labels, int64 [N].
 
         Scalars: cross_entropy, float32; accuracy, float64, so that 0.9 is 0.9; zero_activations by layer, float32.
+        `threshold`, a float32 scalar, stands for the net's own.
         """
-        logits, activations = self.net(images, training_status)
+        lenet = self if threshold is None else self.at_threshold(threshold)
+        logits, activations = lenet.net(images, training_status)
         hits = tf.equal(tf.argmax(logits, axis=1), labels)
         return {'cross_entropy': cross_entropy(logits, labels), 'accuracy': tf.reduce_mean(tf.cast(hits, tf.float64)),
                 'zero_activations': {name: tf.math.zero_fraction(a) for name, a in activations.items()}}
@@ -343,19 +344,20 @@ class LeNet(tf.Module):
 EVALUATED = 1000  # test images of a periodic evaluation: the authors' program
 
 
-def evaluate(lenet, images, labels, batch_size=200):
+def evaluate(lenet, images, labels, threshold=None, batch_size=200):
     """The figures of `measure`, as floats, for any number of images, `batch_size` (our choice) of them at a time."""
+    threshold = tf.constant(lenet.threshold if threshold is None else threshold)
     parts = [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(labels), batch_size)]
-    figures = [lenet.measure(*part, training_status=False) for part in parts]
+    figures = [lenet.measure(*part, training_status=False, threshold=threshold) for part in parts]
     sizes = [len(part[1]) for part in parts]  # the last one may be smaller
     return tf.nest.map_structure(lambda *values: float(np.average(values, weights=sizes)), *figures)
 
 
 def accuracies(lenet, data):
     """Accuracy and cross_entropy, thresholded, and accuracy_as_trained: dict from `test` and `validation` to floats."""
-    figures, nets = {}, (lenet, lenet.at_threshold(0.0))
+    figures = {}
     for part, dataset in (('test', data.test), ('validation', data.validation)):
-        thresholded, as_trained = (evaluate(net, *dataset) for net in nets)
+        thresholded, as_trained = (evaluate(lenet, *dataset, threshold) for threshold in (None, 0.0))
         figures[part] = {'accuracy': thresholded['accuracy'], 'cross_entropy': thresholded['cross_entropy'],
                          'accuracy_as_trained': as_trained['accuracy']}
     return figures
@@ -516,11 +518,11 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
 # ----------------------------------------------------------------------------------------------------------- main
 
 def check_targets(figures, **targets):
-    """Ends the program with status 1 if a final figure is below its target; None is no target."""
+    """Raises program.RunError if a final figure is below its target; None is no target."""
     for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
                                ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
         if targets[flag] is not None and figure < targets[flag]:
-            sys.exit(f'error: {name} {figure:.4f} is below --{flag}={targets[flag]}')
+            raise program.RunError(f'{name} {figure:.4f} is below --{flag}={targets[flag]}')
 
 
 def main():

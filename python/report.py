@@ -114,9 +114,10 @@ class Report:
         self.evaluations = evaluations.Evaluations(path, step, self.settings.max_steps)
         # Traced here once for any number of images, so that no timing includes that.
         specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]
+        more = {'train': {'training_status': True}, 'test': {'training_status': False, 'threshold': tf.TensorSpec([])}}
         self.writers = {}
-        for name in ('train', 'test'):
-            graph = lenet.measure.get_concrete_function(*specs, training_status=name == 'train').graph
+        for name in more:
+            graph = lenet.measure.get_concrete_function(*specs, **more[name]).graph
             _start_session(self.folder / name, step)
             self.writers[name] = tf.summary.create_file_writer(str(self.folder / name))
             with self.writers[name].as_default(step=0):

@@ -48,7 +48,7 @@ MUTATIONS = [  # (test, old text, which one file of python/ holds, new text)
      "if hasattr(sys.stdout, 'reconfigure'):", 'if True:'),
     # ------------------------------------------------------------------------------------------------- test_main.py
     ('test_main.py::test_the_script_in_a_process_of_its_own',
-     "sys.exit(f'error: {name} {figure:.4f} is", "print(f'error: {name} {figure:.4f} is"),
+     "raise program.RunError(f'{name} {figure:.4f} is", "print(f'{name} {figure:.4f} is"),
     ('test_main.py::test_the_script_in_a_process_of_its_own',
      'program.run(main, __doc__, FLAG_GROUPS)', 'main()'),
     ('test_main.py::test_the_default_folder_depends_on_what_changes_the_weights_and_on_nothing_else',

@@ -438,7 +438,7 @@ def test_evaluations_go_through_the_test_images_in_a_new_order_each_epoch(train,
     labels = np.concatenate([data.train.labels, data.test.labels])[:2500]
     images[:, 0, 0, 0] = np.arange(2500) / 2500  # so that each can be told
     seen, original = [], main.evaluate
-    monkeypatch.setattr(main, 'evaluate', lambda net, x, y: seen.append((x, y)) or original(net, x, y))
+    monkeypatch.setattr(main, 'evaluate', lambda net, x, y, *more: seen.append((x, y)) or original(net, x, y, *more))
     train(data._replace(test=input_data.DataSet(images, labels)), max_steps=8, eval_interval=2, widths=(3, 4, 6, 5))
     assert [len(y) for _, y in seen[:5]] == [1000] * 5  # of steps 0, 2, 4, 6 and 8; then the final ones
     places = np.concatenate([np.round(2500 * x.numpy()[:, 0, 0, 0]).astype(int) for x, _ in seen[:5]])
