@@ -67,9 +67,9 @@ def in_keras(weights, biases, image_shape):
     return model
 
 
-def compress(weights, biases, image_shape):
+def compress(weights, biases, image_shape, threshold=0):
     """The net of `in_keras` without what is dead: a keras.Model of the same layers."""
-    return keras_pruning.cut(in_keras(weights, biases, image_shape), threshold=0)
+    return keras_pruning.cut(in_keras(weights, biases, image_shape), threshold)
 
 
 def has_chain(model):
@@ -111,11 +111,7 @@ def load_facts(folder, flag='log_dir'):
 
 
 def load_data(folder, facts, data_dir):
-    """The input_data.DataSets of a run, and the arguments of read_data_sets that gave them.
-
-    Raises:
-      program.RunError: they cannot be had, or have changed.
-    """
+    """The input_data.DataSets of a run, and what read_data_sets got; program.RunError if they are gone or others."""
     source = {'dataset': facts['data']['dataset'], 'data_dir': data_dir or facts['data'].get('data_dir'),
               'fake_data': facts['data']['fake_data'], 'seed': facts['data'].get('seed', facts['settings']['seed'])}
     try:
@@ -203,9 +199,8 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
                        for variables in (lenet.weights, lenet.biases))
-    thresholded = {name: main.sparsify(weight, lenet.threshold).numpy() for name, weight in weights.items()}
     nets = {'dense': in_keras(weights, biases, lenet.image_shape),
-            'compressed': compress(thresholded, biases, lenet.image_shape)}
+            'compressed': compress(weights, biases, lenet.image_shape, lenet.threshold)}
     if not has_chain(nets['compressed']):
         print('warning: no chain of weights is left from the image to a logit: the thresholded net answers every image '
               'alike, and so does the compressed one', file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import math
 import pathlib
 import time
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 import keras_pruning
+import program
 
 APPLICATIONS = ('Xception VGG16 ResNet50 ResNet50V2 InceptionV3 InceptionResNetV2 MobileNet MobileNetV2 '
                 'MobileNetV3Small DenseNet121 NASNetMobile EfficientNetB0 EfficientNetV2B0 ConvNeXtTiny').split()
@@ -66,13 +68,14 @@ def main():
     parser.add_argument('--applications', action='store_true', required=True,
                         help='cut a network of each family of keras.applications, with fresh weights')
     parser.add_argument('--csv', default='_img/keras_applications.csv', help='the file to write')
-    path = pathlib.Path(parser.parse_args().csv)
-    rows = []
+    path, file = pathlib.Path(parser.parse_args().csv), io.StringIO()
     for name in APPLICATIONS:
-        rows.append(measure(name))
-        print(rows[-1], flush=True)
+        row = measure(name)
+        writer = csv.DictWriter(file, row, lineterminator='\n')
+        if name == APPLICATIONS[0]:
+            writer.writeheader()
+        writer.writerow(row)
+        program.replace(path, file.getvalue())  # the rows so far, should the next be interrupted
+        print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
+                        for key, value in row.items()), flush=True)
         keras.utils.clear_session()
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)

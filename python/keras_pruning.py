@@ -96,7 +96,7 @@ def _inputs_first(layer, kernel):
 
 
 class _Call:
-    """An operation, its input tensors, and how channels, numbered throughout the model, hang together in it.
+    """A node of the graph: an operation, its input tensors, and how the model's channels hang together in it.
 
     Attributes:
       ins, outs: int arrays, the channels of all inputs and of all outputs; opaque: whether it cannot be seen through.
@@ -106,8 +106,10 @@ class _Call:
       meets_borders: whether a constant may come out as a map, by what is added around the input.
     """
 
-    def __init__(self, operation, inputs, outputs, options, channels, is_alone, weights):
+    def __init__(self, node, channels, is_alone, weights):
+        operation, inputs, outputs = node.operation, node.input_tensors, node.output_tensors
         self.operation, self.inputs, kind = operation, inputs, type(operation)
+        options = keras.tree.flatten((node.arguments.args[1:], node.arguments.kwargs))
 
         def of(name, default=None):
             return getattr(operation, name, default)
@@ -235,41 +237,39 @@ def _functional(model, threshold):
 
 
 def _record(model, weights):
-    """A copy of a model with these weights, the channels' numbers by id of tensor, and its _Calls in their order."""
-    made = []
-
-    def call(operation, *args, **kwargs):
-        result = operation(*args, **kwargs)
-        made.append((operation, *([tensor for tensor in keras.tree.flatten(of) if isinstance(tensor, keras.KerasTensor)]
-                                  for of in ((args, kwargs), result)), keras.tree.flatten((args[1:], kwargs))))
-        return result
-
-    twin = _copy(model, weights, _clone, call)
-    tensors = {id(tensor): tensor for tensor in [*twin.inputs, *(
-        tensor for _, inputs, outputs, _ in made for tensor in inputs + outputs)]}
+    """The channels' numbers by id of tensor, and the _Calls in an order that they can be made in."""
+    nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]
+             if not node.is_input]
+    tensors = {id(tensor): tensor for tensor in [*model.inputs, *(
+        tensor for node in nodes for tensor in node.output_tensors)]}
     sizes = [tensor.shape[-1] or 1 if len(tensor.shape) > 1 else 1 for tensor in tensors.values()]
     channels = dict(zip(tensors, np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]), strict=True))
-    times = collections.Counter(operation.name for operation, *_ in made)
-    return twin, channels, [_Call(*of, channels, times[of[0].name] == 1, weights) for of in made]
+    times = collections.Counter(node.operation.name for node in nodes)
+    return channels, [_Call(node, channels, times[node.operation.name] == 1, weights) for node in nodes]
 
 
 # ----------------------------------------------------------------------------------------------------------------- cut
 
-def _on_zeros(model, calls):
+def _on_zeros(model, weights, calls):
     """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take."""
     tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
-    into, found = tensors and keras.Model(model.inputs, tensors), []
+    if not tensors:
+        return {}
+    into = keras.Model(model.inputs, tensors)
+    thresholded = [(variable, value) for layer in model.layers
+                   for variable, (_, value) in zip(_variables(layer), weights[layer.name], strict=True)]
     for size in 2**np.arange(10):
+        zeros = [ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)],
+                           tensor.dtype) for tensor in model.inputs]
         try:
-            found = [ops.convert_to_numpy(value) for value in into([
-                ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)], tensor.dtype)
-                for tensor in model.inputs])] if tensors else []
+            with keras.StatelessScope(thresholded):  # in place of the model's own weights, which stay as they are
+                found = [ops.convert_to_numpy(value) for value in into(zeros)]
+            if all(value.size for value in found):
+                break
         except Exception:
             if size == 512:
                 raise
-        if len(found) == len(tensors) and all(value.size for value in found):
-            break
-    return {id(tensor): value for tensor, value in zip(tensors, found, strict=True)}
+    return dict(zip(map(id, tensors), found, strict=True))
 
 
 def _marks(model, channels, calls, sent):
@@ -306,7 +306,7 @@ def _marks(model, channels, calls, sent):
         sparse.coo_array((np.ones(pairs.shape[1], bool), pairs), [len(stays)] * 2), directed=False)
     used = np.isin(linked, linked[stays])
     for numbers in channels.values():
-        if not stays[numbers].any() and not np.isin(linked[numbers], linked[stays]).any():
+        if not np.isin(linked[numbers], linked[stays]).any():
             stays[numbers[0]] = True  # a tensor of no channels there is not
     return np.isin(linked, linked[stays]), used, depends, needed & used
 
@@ -373,12 +373,12 @@ def cut(model, threshold=1e-3):
     """
     plain = _functional(model, threshold)
     weights = {layer.name: [
-        (name, np.where((np.abs(value) <= threshold) & name.endswith(('kernel', 'gamma')), 0, value))
+        (name, np.where((np.abs(value) <= float(threshold)) & name.endswith(('kernel', 'gamma')), 0, value))
         for name, value in ((variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer))]
         for layer in plain.layers}
-    twin, channels, calls = _record(plain, weights)
-    sent = _on_zeros(twin, calls)
-    marks = _marks(twin, channels, calls, sent)
+    channels, calls = _record(plain, weights)
+    sent = _on_zeros(plain, weights, calls)
+    marks = _marks(plain, channels, calls, sent)
 
     changes, small, maps = {}, {}, {}
     for call in calls:
@@ -403,9 +403,9 @@ def cut(model, threshold=1e-3):
             add.set_weights([added])
         return result
 
-    return _copy(twin, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
+    return _copy(plain, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
 
 
 if __name__ == '__main__':
-    import keras_applications  # a tool of this project, for its table
+    import keras_applications  # here alone, so that a copy of this file needs no other: the tool that makes the table
     keras_applications.main()
