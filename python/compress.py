@@ -17,9 +17,7 @@ if __name__ == '__main__':
     surroundings.prepare()
 
 import contextlib
-import json
 import math
-import os
 import pathlib
 import sys
 
@@ -32,8 +30,8 @@ from keras import ops
 import checkpoints
 import export
 import files
-import input_data
 import keras_pruning
+import load_run
 import main
 import program
 import surroundings
@@ -75,62 +73,6 @@ def compress(weights, biases, image_shape, threshold=0):
 def has_chain(model):
     """Whether a chain of weights is left from the image to a logit in a net of `compress`."""
     return bool(ops.convert_to_numpy(model.get_layer('softmax').kernel).any())
-
-
-# ------------------------------------------------------------------------------------------------------- the run
-
-def load_facts(folder, flag='log_dir'):
-    """The content of a run's settings.json, and the Settings of its net; program.RunError if there is no run.
-
-    The data are always said: where they came from under `data`, also for runs of earlier versions, which do not say so.
-    """
-    path = folder / 'settings.json'
-    try:
-        facts = json.loads(path.read_text())
-        used = {name: facts['settings'][name] for name in (
-            'widths', 'sparsity_threshold', 'random_sparsity', 'seed', 'max_steps')}
-        settings = main.Settings(**used, group_variance=0)  # the bounds of the loss's coefficients do not count here
-        dataset = facts['identity']['dataset']
-        facts['data'] = facts.get('data') or {'dataset': dataset, 'fake_data': dataset == 'fake'}
-        os.fspath(facts['data'].get('data_dir') or '')  # TypeError if it is no path
-        if not facts['data']['fake_data'] and facts['data']['dataset'] not in input_data.DATASETS:
-            raise ValueError(f'the data set {facts["data"]["dataset"]}')
-        facts['identity']['train_sha256']
-        if 'start' in facts:  # of a retraining
-            start, of_first = facts['start'], facts['start']['settings']
-            start['folder'], start['hash'], start['groups'], start['identity'], int(start['step'])
-            of_first['widths'], of_first['sparsity_threshold'], int(of_first['max_steps'])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise program.RunError(f'--{flag}={folder} holds no run of main.py, for it has no settings.json.') from error
-    except OSError as error:
-        raise program.RunError(f'--{flag}={folder} holds no run that can be read ({error}).') from error
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, program.RunError) as error:
-        raise program.RunError(f'{path} does not hold the settings and the data of a run of main.py ({error!r}). '
-                               f'Give another --{flag}.') from error
-    return facts, settings
-
-
-def load_data(folder, facts, data_dir):
-    """The input_data.DataSets of a run, and what read_data_sets got; program.RunError if they are gone or others."""
-    source = {'dataset': facts['data']['dataset'], 'data_dir': data_dir or facts['data'].get('data_dir'),
-              'fake_data': facts['data']['fake_data'], 'seed': facts['data'].get('seed', facts['settings']['seed'])}
-    try:
-        data = input_data.read_data_sets(**source)
-    except input_data.DataError as error:
-        reason = program.first_line(error).rstrip('.:')
-        raise program.RunError(f"{reason}. Give the folder of the run's data as --data_dir.") from error
-    if checkpoints.content(data) != facts['identity']['train_sha256']:
-        raise program.RunError(f'{data.name}: not the images that the run in {folder} has learned. Give the folder '
-                               'of those as --data_dir.')
-    return data, source
-
-
-def load_net(folder, settings, image_shape):
-    """The main.LeNet of a run at its newest checkpoint, whose step it has; program.RunError if none can be read."""
-    lenet = main.LeNet(image_shape, settings)
-    if checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet)) is None:
-        raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
-    return lenet
 
 
 # ------------------------------------------------------------------------------------------------------- figures
@@ -193,9 +135,9 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')
     tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
-    facts, settings = load_facts(folder)
-    data, _ = load_data(folder, facts, data_dir)
-    lenet = load_net(folder, settings, data.train.images.shape[1:])
+    facts, settings = load_run.load_facts(folder)
+    data, _ = load_run.load_data(folder, facts, data_dir)
+    lenet = load_run.load_net(folder, settings, data.train.images.shape[1:])
     images, labels = data.test
     weights, biases = ({name: variable.numpy() for name, variable in variables.items()}
                        for variables in (lenet.weights, lenet.biases))

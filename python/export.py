@@ -88,13 +88,16 @@ def latencies(functions, images):
 
     Dense and compressed take turns, each format by itself: right after TensorFlow, LiteRT took three times as long.
     """
+    def calls(function, batch):
+        return timing.timed(lambda: [function(batch) for _ in range(CALLS[len(batch)])])
+
     found = {}
-    for number, calls in CALLS.items():
-        batches, seconds = [np.resize(images, (number, *images.shape[1:]))] * calls, {}
+    for number in CALLS:
+        batch, seconds = np.resize(images, (number, *images.shape[1:])), {}
         for names in FORMATS.values():
-            seconds |= timing.in_turn({name: functools.partial(
-                timing.timed, lambda *of: list(map(*of)), functions[name], batches) for name in names}, ROUNDS)
-        found[str(number)] = {name: 1e3 * statistics.median(taken) / calls for name, taken in seconds.items()}
+            seconds |= timing.in_turn({name: functools.partial(calls, functions[name], batch) for name in names},
+                                         ROUNDS)
+        found[str(number)] = {name: 1e3 * statistics.median(taken) / CALLS[number] for name, taken in seconds.items()}
     if sys.stderr.isatty():
         print('\r', end='', file=sys.stderr)  # over what in_turn has shown
     return found

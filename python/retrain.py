@@ -27,6 +27,7 @@ from absl import flags
 
 import compress
 import files
+import load_run
 import main
 import program
 import surroundings
@@ -117,22 +118,22 @@ def find_start(folder, output, groups, data_dir):
 
     Raises:
       program.RunError: RUN is not there and nothing has begun; RUN is another than the one it has begun from; or what
-        compress.load_facts, load_data, load_net and `start_from` raise.
+        load_run.load_facts, load_data, load_net and `start_from` raise.
     """
-    begun = os.path.lexists(output / 'settings.json') and compress.load_facts(output, 'output_dir')[0]
+    begun = os.path.lexists(output / 'settings.json') and load_run.load_facts(output, 'output_dir')[0]
     if begun and 'start' not in begun or not (begun or folder):
         raise program.RunError(f'--output_dir={output} holds no retraining. Give another, or, with the folder of a run '
                                'as --log_dir, a new one.')
     lenet, facts = None, begun
     if folder and (not begun or os.path.lexists(folder / 'settings.json')):
-        facts, of_net = compress.load_facts(folder)
+        facts, of_net = load_run.load_facts(folder)
         if begun and begun['start']['identity'] != facts['identity']:
             raise program.RunError(f'--output_dir={output} holds the retraining of another run than that of '
                                    f'--log_dir={folder}. Give another --output_dir.')
-    data, source = compress.load_data(output if facts is begun else folder, facts, data_dir)
+    data, source = load_run.load_data(output if facts is begun else folder, facts, data_dir)
     if facts is not begun:
         try:
-            lenet = compress.load_net(folder, of_net, data.train.images.shape[1:])
+            lenet = load_run.load_net(folder, of_net, data.train.images.shape[1:])
         except program.RunError:
             if not begun:
                 raise

@@ -17,6 +17,7 @@ import checkpoints
 import compress
 import in_process
 import input_data
+import load_run
 import main
 import retrain
 from conftest import ROOT
@@ -99,7 +100,7 @@ def test_what_is_not_given_is_the_runs(whole, trained, run_tool, tmp_path):
              '--group_lasso=0.01')
     facts = json.loads((tmp_path / 'other' / 'settings.json').read_text())
     assert (facts['settings']['seed'], facts['settings']['group_lasso'], facts['data']['seed']) == (9, 0.01, 2)
-    data, _ = compress.load_data(tmp_path / 'other', facts, None)  # the first run's made-up images, not seed 9's
+    data, _ = load_run.load_data(tmp_path / 'other', facts, None)  # the first run's made-up images, not seed 9's
     assert checkpoints.content(data) == checkpoints.content(input_data.read_data_sets(fake_data=True, seed=2))
 
 
@@ -220,7 +221,7 @@ def test_a_folder_in_use_is_refused(cut, first, refused):
 
 def test_a_start_of_other_weights_is_refused(run_tool, cut, first, refused):
     """The same run, made again elsewhere, say: same settings, other bits."""
-    lenet = compress.load_net(first, compress.load_facts(first)[1], (28, 28, 1))
+    lenet = load_run.load_net(first, load_run.load_facts(first)[1], (28, 28, 1))
     lenet.biases['fc1'].assign_add(tf.fill([12], 1e-6))
     with checkpoints.contextlib.chdir(first):
         tf.train.Checkpoint(net=lenet).write('checkpoints/step-40')
