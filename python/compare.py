@@ -3,7 +3,7 @@
     python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
     python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
     python compare.py --collect           takes the finished ones of these into the CSV
-    python compare.py --figure            prints the tables of the README, and draws what --picture and --alive name
+    python compare.py --figure            prints the tables of the pages, and draws what --picture and --alive name
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
 at each level. All else is the same for all. With --retrain_steps each run is also retrained, by retrain.py, which makes
@@ -37,7 +37,7 @@ from rows import append, matching, read, text
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
 EMPTY = ('group_lassos', 'levels')  # the lists that may be
-PICTURES = {'picture': 'of the accuracy drops at --levels', 'alive': 'of the groups alive'}
+PICTURES = {'picture': 'of the accuracy lost', 'alive': 'of the groups alive, in one layer'}
 
 
 def define_flags():
@@ -181,11 +181,11 @@ def compare():
                           for name in ('runs_dir', 'data_dir'))
     rows = read(path)
     if FLAGS.figure:
-        rows = [row for row in matching(rows, **shared) if int(row['seed']) in seeds]
+        every, rows = rows, [row for row in matching(rows, **shared) if int(row['seed']) in seeds]
         if not rows:
             raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given.')
         if 'picture' in drawn:
-            figure.draw_drops(rows, variances[0], levels, drawn['picture'])
+            figure.draw_drops(rows, variances[0], levels, drawn['picture'], figure.fresh(rows, every))
         if 'alive' in drawn:
             figure.draw_alive(rows, variances[0], drawn['alive'])
         return figure.show(rows, variances[0], levels)

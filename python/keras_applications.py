@@ -11,8 +11,8 @@ import warnings
 import keras
 import numpy as np
 
+import files
 import keras_pruning
-import program
 
 APPLICATIONS = ('Xception VGG16 ResNet50 ResNet50V2 InceptionV3 InceptionResNetV2 MobileNet MobileNetV2 '
                 'MobileNetV3Small DenseNet121 NASNetMobile EfficientNetB0 EfficientNetV2B0 ConvNeXtTiny').split()
@@ -75,7 +75,7 @@ def main():
         if name == APPLICATIONS[0]:
             writer.writeheader()
         writer.writerow(row)
-        program.replace(path, file.getvalue())  # the rows so far, should the next be interrupted
+        files.replace(path, file.getvalue())  # the rows so far, should the next be interrupted
         print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
                         for key, value in row.items()), flush=True)
         keras.utils.clear_session()

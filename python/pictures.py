@@ -26,9 +26,11 @@ import program
 import surroundings
 
 CURVES = ('step', 'test_accuracy', 'mean_of_five', 'mean_of_four', 'global_sparsity')  # of a run's evaluations.csv
-HATCHES = {'scn': '', 'ssl': '///', 'gss': 'xxx'}  # so that black and white will do
-GREYS = {'scn': '0.85', 'ssl': '0.65', 'gss': '0.4'}
-TITLES = {'scn': 'Sparsely Connected Nets', 'ssl': 'SSL', 'gss': 'GSS'}
+# Colours that the colour-blind tell apart (Okabe and Ito), and a marker each, so that black and white will do.
+COLOURS = {'ssl': '#0072b2', 'gss': '#d55e00', 'scn': '#009e73', 'magnitude': '#cc79a7', 'fresh': 'black'}
+MARKERS = {'ssl': 's', 'gss': 'o', 'scn': '^', 'magnitude': 'X', 'fresh': 'P'}
+TITLES = {'ssl': 'SSL', 'gss': 'GSS', 'scn': 'SCN, random connections', 'magnitude': 'magnitude pruning, retrained',
+          'fresh': 'always that small'}
 
 
 def pyplot():
@@ -65,15 +67,16 @@ def check(path):
         raise program.RunError(f'{path} is there, and no picture of this program. Move it away, or name another.')
 
 
-def save(figure, path, shown):
+def save(figure, path, shown, dpi=120):
     """Writes a PNG file with the fingerprint of what it shows, so that one older than its CSV can be told.
 
     Args:
       shown: plain containers of the numbers.
+      dpi: int, pixels an inch of the figure; a page shows a picture 850 pixels wide.
     """
     check(path)
     fingerprint = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
-    figure.savefig(path, dpi=120, metadata={'attention-guided-sparsity': fingerprint})
+    figure.savefig(path, dpi=dpi, facecolor='white', metadata={'attention-guided-sparsity': fingerprint})
     pyplot().close(figure)
 
 
@@ -115,10 +118,13 @@ def draw_curve(rows, picture):
       rows: list of dicts from `read_curve`. picture: path of the PNG file to write.
     """
     plt = pyplot()
-    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(7, 5), layout='constrained')
+    figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8.5, 5), layout='constrained')
     steps = [row['step'] for row in rows]
     above.plot(steps, [100 * row['test_accuracy'] for row in rows], color='black', linewidth=0.8)
     least = 90 if max(row['test_accuracy'] for row in rows) > 0.9 else 0
+    last = statistics.mean(row['test_accuracy'] for row in rows[-10:])
+    figure.suptitle(f'After {steps[-1]:,.0f} steps: {rows[-1]["mean_of_four"]:.0%} zeros by the mean of four layers, '
+                    f'{last:.1%} of the test images right', fontsize=11.5, weight='bold')
     above.set(ylabel='accuracy (%)', ylim=(least, 100), title='1,000 test images each time, weights thresholded')
     for name, title, style in (('global_sparsity', 'global: all weights', '-'),
                                ('mean_of_four', 'mean of the four regularised layers', '--'),
@@ -132,71 +138,75 @@ def draw_curve(rows, picture):
 
 
 @plainly
-def draw_comparison(panels, paper, path):
-    """Grouped bars of the accuracy drop by level, the paper's own values as outlined markers on them.
+def draw_comparison(title, panels, path):
+    """Accuracy lost against sparsity, a panel a measure: every run a point, the means over the seeds as curves.
 
     Args:
-      panels: dict from a panel's title to a dict from method to a dict from level, per cent, to the drops in points,
-        one a seed; a level without drops gets no bar, one with fewer than others says so.
-      paper: dict from method to a dict from level to its drop.
+      title: str.
+      panels: dict from the words under a panel to a dict from a curve, (one of TITLES, 'plain', 'retrained' or
+        'paper'), to a dict of `runs`, a list of (sparsity in per cent, points lost), and `means`, a list of (sparsity,
+        points, half width of the interval or None).
       path: of the PNG file to write.
     """
-    plt = pyplot()
-    figure, axes = plt.subplots(len(panels), figsize=(8, 3.4 * len(panels)), layout='constrained', squeeze=False)
-    for panel, (title, methods) in zip(axes[:, 0], panels.items(), strict=True):
-        levels = sorted({level for drops in methods.values() for level in drops})
-        seeds = max(1, *(len(values) for drops in methods.values() for values in drops.values()))
-        for i, (method, drops) in enumerate(methods.items()):
-            places = [j + 0.27 * (i - 1) for j in range(len(levels))]
-            known = [(place, drops[level]) for place, level in zip(places, levels, strict=True) if drops.get(level)]
-            panel.bar([place for place, _ in known], [statistics.mean(values) for _, values in known], 0.25,
-                      yerr=[statistics.stdev(values) if len(values) > 1 else 0 for _, values in known], capsize=3,
-                      color=GREYS[method], hatch=HATCHES[method], edgecolor='black', linewidth=0.7,
-                      label=TITLES[method])
-            if marks := [(place, paper[method][level]) for place, level in zip(places, levels, strict=True)
-                         if level in paper[method]]:
-                panel.plot(*zip(*marks, strict=True), 'D', markersize=6, markerfacecolor='white',
-                           markeredgecolor='black', label="the paper's figure" if i == 0 else None)
-            for place, level in zip(places, levels, strict=True):
-                if (found := len(drops.get(level, []))) < seeds:
-                    note = f'{found} of\n{seeds} seeds' if found else 'out of\nrange'
-                    panel.text(place, 0.01, note, transform=panel.get_xaxis_transform(), ha='center', fontsize=6)
+    plt, shown = pyplot(), {}
+    figure, axes = plt.subplots(1, len(panels), figsize=(8.5, 4.3), layout='constrained', sharey=True, squeeze=False)
+    for panel, (words, curves) in zip(axes[0], panels.items(), strict=True):
+        measured = [name for name in curves if name[1] != 'paper']
+        for (method, kind), curve in curves.items():
+            fill = COLOURS[method] if kind == 'plain' else 'white'
+            style = {'color': COLOURS[method], 'markeredgecolor': COLOURS[method], 'markerfacecolor': fill}
+            label = TITLES[method] + {'plain': '', 'retrained': ', retrained', 'paper': ' in the paper'}[kind]
+            if curve['runs']:
+                marks, = panel.plot(*zip(*curve['runs'], strict=True), MARKERS[method], markersize=3.5, alpha=0.55,
+                                    **style)
+                shown.setdefault(label, marks)
+            if not curve['means']:
+                continue
+            level, points, half = zip(*curve['means'], strict=True)
+            if kind == 'paper':
+                shown[label], = panel.plot(level, points, 'D:', linewidth=1, markersize=6.5, zorder=4, **style)
+                continue
+            aside = measured.index((method, kind)) - (len(measured) - 1) / 2  # so that no interval covers another
+            shown[label] = panel.errorbar(
+                [x + aside for x in level], points, [of or 0 for of in half], fmt='--' if kind == 'retrained' else '-',
+                marker=MARKERS[method], markersize=5.5, capsize=3, linewidth=1.3, zorder=3, **style)
         panel.axhline(0, color='black', linewidth=0.7)
-        panel.set(title=f'level: {title}', ylabel='Accuracy drop (%)', xticks=range(len(levels)),
-                  xticklabels=[f'{level:g}' for level in levels])
-        panel.grid(axis='y', alpha=0.3)
-    axes[-1, 0].set_xlabel('Sparsity level (%)')
-    axes[0, 0].legend()
-    save(figure, path, panels)
+        panel.set(xlabel=words, xlim=(45, 101))
+        panel.grid(alpha=0.3)
+    axes[0, 0].set_ylabel('accuracy lost (percentage points)')
+    figure.legend(shown.values(), shown.keys(), loc='outside lower center', ncols=3, fontsize=9.5)
+    figure.suptitle(title, fontsize=11.5, weight='bold')
+    save(figure, path, [title, [[words, [[*name, curve] for name, curve in curves.items()]]
+                                for words, curves in panels.items()]])
 
 
 @plainly
-def draw_alive(layers, path):
-    """Groups alive against the strength of the group lasso, a panel a layer.
+def draw_alive(title, methods, path):
+    """Groups alive in one layer against the strength of the group lasso: every run a point, the means as curves.
 
     Args:
-      layers: dict from a layer's name to a dict from method to a dict from lambda_g to the groups alive, one number a
-        seed.
+      title: str.
+      methods: dict from ssl and gss to a dict from lambda_g to the groups alive, one number a seed.
       path: of the PNG file to write.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(1, len(layers), figsize=(2.5 * len(layers), 2.9), layout='constrained', sharex=True)
-    for panel, (layer, methods) in zip(axes, layers.items(), strict=True):
-        for (method, alive), style in zip(methods.items(), ('s--', 'o-'), strict=True):
-            strengths = sorted(alive)
-            means = [statistics.mean(alive[strength]) for strength in strengths]
-            spread = [[mean - min(alive[strength]) for mean, strength in zip(means, strengths, strict=True)],
-                      [max(alive[strength]) - mean for mean, strength in zip(means, strengths, strict=True)]]
-            panel.errorbar(strengths, means, spread, fmt=style, color=GREYS[method] if method == 'ssl' else 'black',
-                           markersize=4, capsize=2, linewidth=1, label=TITLES[method])
-        panel.set(title=layer, xscale='log', xlabel='lambda_g', ylim=(0, None))
-        ticks = sorted(set().union(*methods.values()))
-        panel.set_xticks(ticks, [f'{strength:g}' for strength in ticks], rotation=90, fontsize=7)
-        panel.minorticks_off()
-        panel.grid(alpha=0.3)
-    axes[0].set_ylabel('groups alive')
-    axes[0].legend()
-    save(figure, path, layers)
+    figure, axes = plt.subplots(figsize=(8.5, 3.8), layout='constrained')
+    strengths = sorted(set().union(*methods.values()))
+    for (method, alive), aside in zip(methods.items(), (-0.07, 0.07), strict=True):
+        style = {'color': COLOURS[method], 'marker': MARKERS[method]}
+        places = [strengths.index(strength) + aside for strength in alive]
+        axes.plot([place for place, counts in zip(places, alive.values(), strict=True) for _ in counts],
+                  [count for counts in alive.values() for count in counts], linestyle='', markersize=6, alpha=0.55,
+                  **style)
+        means = sorted(zip(places, map(statistics.mean, alive.values()), strict=True))
+        axes.plot(*zip(*means, strict=True), linewidth=1.5, markersize=3, label=f'{TITLES[method]}, mean', **style)
+    axes.set_xticks(range(len(strengths)), [f'{strength:g}' for strength in strengths])
+    axes.set(xlabel='lambda_g, strength of the group lasso', ylabel='groups alive', ylim=(0, None))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title, fontsize=11.5, weight='bold')
+    save(figure, path, [title, methods])
 
 
 def define_flags():

@@ -19,7 +19,6 @@ from conftest import OUTSIDE, ROOT
 STEP = """
 import os, sys
 import surroundings
-import program
 surroundings.prepare()
 import numpy, test_benchmark
 print(os.environ['TF_ENABLE_ONEDNN_OPTS'])

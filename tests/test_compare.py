@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from jobs import Job
 from rows import COLUMNS, KEY, LATER, OLD_COLUMNS, method, row_of, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
-LIST = re.search(r'    (xargs .*) < commands.txt', (ROOT / 'README.rst').read_text())[1]
+LIST = re.search(r'    (xargs .*) < commands.txt', (ROOT / 'python' / 'README.rst').read_text())[1]
 TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
 TINY_RUNS = list(compare.grid([3], [0.1], [0.01], [50]))
 COMMON = 'fake-3-4-6-5-steps-{}-rate-0.001-1e-05'
@@ -483,8 +482,8 @@ def test_a_level_may_be_the_multiply_accumulates_saved():
     masks = [made_up(method='scn', random_sparsity=share, macs=macs, test_accuracy=accuracy)
              for share, macs, accuracy in ((0.9, 200, 0.95), (0.5, 900, 0.99), (0.7, 600, 0.98))]
     assert figure.drop([rows[0], *masks], '0', ('scn', '0'), figure.MACS_SAVED, 20) == pytest.approx(1 / 3)
-    assert figure.level_table(rows, 0.01, figure.MACS_SAVED, [60])[1][1:5] == (
-        'out of range', '0.50', 'out of range', 'none, none, none')
+    assert [line[:2] for line in figure.interval_table(rows, 0.01, figure.MACS_SAVED, [55])[1:3]] == [
+        ('50%', '0.25'), ('55%', '0.38')]  # SSL's, without an interval, for there is one seed
 
 
 def test_retrained_rows_are_read_apart_and_move_no_plain_cell():
@@ -493,10 +492,8 @@ def test_retrained_rows_are_read_apart_and_move_no_plain_cell():
     pruned = [dict(more[0], groups='1-2-3-4', test_accuracy='0.1'), dict(ROWS[0], sparsity_threshold='0.01')]
     for rows in (pruned + more + ROWS, ROWS + pruned + more):
         for measure in (*figure.MEASURES, figure.MACS_SAVED):
-            assert figure.level_table(rows, 0.01, measure, [60, 70, 80]) == figure.level_table(
-                ROWS, 0.01, measure, [60, 70, 80])
+            assert figure.interval_table(rows, 0.01, measure) == figure.interval_table(ROWS, 0.01, measure)
         assert figure.run_table(rows) == figure.run_table(ROWS)
-        assert figure.noise(rows) == figure.noise(ROWS)
         assert figure.drop(rows, '0', ('ssl', '0'), 'mean_of_four', 60, 3000) == pytest.approx(0.5 - 0.3)
         assert len(figure.run_table(rows, 3000)) == len(figure.run_table(ROWS))
     dead = [dict(row, macs='400') if row['method'] == 'dense' else dict(row, macs='500') for row in more]
@@ -510,40 +507,11 @@ def test_without_the_dense_net_of_the_same_seed_there_is_no_drop():
     assert figure.drop(rows, '1', ('ssl', '0'), 'mean_of_four', 50) is None
 
 
-@pytest.mark.parametrize('differences, words', [
-    ([-0.2, -0.1, -0.1], 'GSS loses less'), ([-0.2, -0.3, 0.01], 'no difference seen'),
-    ([-0.1, -0.1, -0.1], 'no difference seen'),
-    ([0.2, 0.1, 0.1], 'GSS loses more'), ([-0.5, -0.5], 'too few seeds')])
-def test_the_verdict_asks_every_seed_and_more_than_the_noise(differences, words):
-    assert figure.verdict(differences, 0.1) == words
-
-
-@pytest.mark.parametrize('dataset, accuracies, points', [
-    ('mnist', (0.993, 0.995), 0.1), ('mnist', (0.5,), 0.5), ('cifar10', (0.7, 0.74), 0.449), ('mnist', (), 0.1),
-    ('mnist_5k', (0.976,), 0.484)])
-def test_the_noise_is_the_sampling_error_of_the_dense_accuracy(dataset, accuracies, points):
-    rows = [made_up(method='dense', dataset=dataset, test_accuracy=accuracy) for accuracy in accuracies]
-    assert figure.noise([*rows, *ROWS[1:]]) == pytest.approx(points, abs=5e-4)
-
-
-def test_the_table_has_means_deviations_and_paired_differences():
-    rows = []
-    for seed, (dense, ssl, gss) in enumerate([(0.99, 0.98, 0.985), (0.99, 0.97, 0.98), (0.98, 0.96, 0.97)]):
-        rows += [made_up(method='dense', seed=seed, test_accuracy=dense),
-                 *series('ssl', 0, [(1, 0.4, ssl), (2, 0.6, ssl)], seed),
-                 *series('gss', 0.01, [(1, 0.4, gss), (2, 0.6, gss)], seed)]
-    head, line = figure.level_table(rows, 0.01, 'mean_of_four', [50])
-    assert line == ('50%', 'out of range', f'1.67 ± {statistics.stdev([1, 2, 2]):.2f}', '0.83 ± 0.29',
-                    '0.15, 0.11, 0.25', '-0.50, -1.00, -1.00', 'GSS loses less')
-    rows = [row for row in rows if (row['method'], row['seed']) != ('ssl', '1')]
-    assert figure.level_table(rows, 0.01, 'mean_of_four', [50])[1][2:5] == (
-        '1.50 ± 0.71 (2 of 3)', '0.83 ± 0.29', '0.15, 0.11, 0.25')
-
-
 def test_an_interval_is_the_one_by_hand_and_covers_as_often_as_it_says():
     mean, half = figure.interval([1.0, 2.0, 4.0], 0.95)
     assert mean == pytest.approx(7 / 3) and half == pytest.approx(4.302653 * math.sqrt(7 / 3) / math.sqrt(3), rel=1e-6)
     assert figure.bounds([1.0, 2.0, 4.0]) == '+2.33 [-1.46, +6.13]'
+    assert figure.bounds([1.0, 2.0, 4.0], sign='') == '2.33 [-1.46, 6.13]' and figure.bounds([1.0]) == '+1.00'
     random = np.random.default_rng(0)
     for seeds, confidence in ((3, 0.95), (7, 0.975)):
         covered = [abs(mean - 5) <= half for mean, half in (
@@ -586,15 +554,34 @@ def test_a_level_that_a_seed_does_not_reach_gets_no_interval():
                  *series('ssl', 0, [(1, 0.4, ssl), (2, 0.75, ssl)], seed),
                  *series('gss', 0.01, [(1, 0.4, gss), (2, end, gss)], seed)]
     head, at_60, at_70, *_ = figure.interval_table(rows, 0.01, 'mean_of_four')
-    assert at_60 == ('60%', '2', figure.bounds([1, 2]), figure.bounds([0.5, 1]), figure.bounds([-0.5, -1]), '0.500',
-                     '-0.50, -1.00')
-    assert at_70 == ('70%', '2', *['not by all'] * 5)
+    assert head == ('level', 'SSL', 'GSS', 'GSS - SSL', 'p', 'GSS - SSL, by seed')  # there is no row of SCN
+    assert at_60 == ('60%', figure.bounds([1, 2], sign=''), figure.bounds([0.5, 1], sign=''),
+                     figure.bounds([-0.5, -1]), '0.500', '-0.50, -1.00')
+    assert at_70 == ('70%', figure.bounds([1, 2], sign=''), *['not by all'] * 4)
     for row in rows:  # the mean without conv1; rows of before do not say it
         row.update(zero_conv1='0', zero_conv2='0.3', zero_fc1=row['mean_of_four'], zero_fc2='0.9')
     of_three = figure.interval_table(rows, 0.01, 'mean_of_three')[1]
-    assert of_three[2] == figure.bounds([1, 2])  # (0.3 + 0.4 + 0.9) / 3 to (0.3 + 0.65 + 0.9) / 3
+    assert of_three[1] == figure.bounds([1, 2], sign='')  # (0.3 + 0.4 + 0.9) / 3 to (0.3 + 0.65 + 0.9) / 3
     rows[1]['zero_fc1'] = ''
-    assert figure.interval_table(rows, 0.01, 'mean_of_three')[1][2] == 'not by all'
+    assert figure.interval_table(rows, 0.01, 'mean_of_three')[1][1] == 'not by all'
+
+
+@pytest.mark.parametrize('gss, verdict, title', [
+    ((0.61, 0.62, 0.63), 'reproduced', 'loses less'), ((1.61, 1.6, 1.62), 'not reproduced', 'do not tell'),
+    ((0.5, 1.61, 3.0), 'undecided', 'do not tell'), ((3.0, 3.1, 3.2), 'the opposite', 'loses more'),
+    ((1, 1.01, 1.02), 'another size', 'loses less')])
+def test_a_verdict_follows_from_the_interval(gss, verdict, title):
+    ssl, rows = figure.PAPER['ssl'][90], []
+    for seed, lost in enumerate(gss):
+        rows += [made_up(method='dense', seed=seed, test_accuracy=0.99),
+                 *series('ssl', 0, [(1, 0.4, 0.98), (2, 0.9, 0.99 - ssl / 100)], seed),
+                 *series('gss', 0.01, [(1, 0.4, 0.98), (2, 0.9, 0.99 - lost / 100)], seed)]
+    lines = {line[0]: line for line in figure.claim_table(rows, 0.01)}
+    differences = [lost - ssl for lost in gss]
+    line = lines['GSS - SSL at 90%, points lost']
+    assert line[1:] == ('-0.99', figure.bounds(differences, 0.975), verdict)
+    assert not any(words.startswith('SCN') for words in lines)  # without a row there is no line
+    assert title in figure.headline(rows, 0.01)
 
 
 def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
@@ -606,8 +593,8 @@ def test_the_figure_takes_only_rows_of_one_grid(run_tool, tmp_path, capsys):
     for row in [*others, *ROWS]:
         compare.append(path, row)
     run_tool(compare, f'--csv={path}', '--figure', f'--picture={tmp_path}/a.png', f'--alive={tmp_path}/b.png')
-    found = [line.split()[4] for line in capsys.readouterr().out.splitlines() if line.startswith('ssl ')]
-    assert found and '5' not in found
+    found = [line.split()[3:5] for line in capsys.readouterr().out.splitlines() if line.startswith('SSL ')]
+    assert len(found) == 3 and all(seeds == '(1)' for _, seeds in found)
     assert (tmp_path / 'a.png').stat().st_size > 10000 and (tmp_path / 'b.png').stat().st_size > 5000
     for flag in ('--max_steps=77', '--seeds=7'):
         with pytest.raises(SystemExit, match='^error: [^\n]*has no rows[^\n]*$'):
@@ -638,19 +625,58 @@ def test_without_levels_there_is_the_table_of_runs_alone(run_tool, path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ['comparison.csv']
 
 
-def test_bars_and_markers_stand_at_their_values(tmp_path, monkeypatch):
-    plt = pictures.pyplot()
-    kept = []
+def test_every_run_is_a_point_and_every_kind_of_row_a_curve():
+    rows, alive = [], {f'alive_{layer}': '3' for layer in main.REGULARISED}
+    for seed in (0, 1):
+        rows += [dict(made_up(method='dense', seed=seed, test_accuracy=0.99), macs='1000'),
+                 *(dict(row, **alive, macs=macs) for row, macs in zip(series(
+                     'ssl', 0, [(1, 0.4, 0.98), (2, 0.8, 0.96 - seed / 100)], seed), ('700', '200'), strict=True))]
+    again = [dict(row, retrain_steps='3000', test_accuracy=str(float(row['test_accuracy']) + 0.01 * (
+        row['method'] != 'dense'))) for row in rows]
+    pruned = [dict(again[0], groups='3-3-3-3', macs='250', mean_of_four='0.75', test_accuracy='0.97')]
+    small = dict(rows[0], widths='3-3-3-3', steps='13000', macs='100', test_accuracy='0.95')
+    others = [dict(small, **change) for change in (
+        {'seed': '7'}, {'widths': '3-3-3-4'}, {'learning_rate': '0.5'}, {'dataset': 'cifar10'})]
+    rows += again + pruned
+    assert figure.fresh(rows, [*rows, small, *others]) == [small]
+    found = figure.curves(rows, 0.01, figure.MACS_SAVED, [75], [small])
+    assert set(found) == {('ssl', 'plain'), ('ssl', 'retrained'), ('magnitude', 'plain'), ('fresh', 'plain')}
+    assert found['ssl', 'plain']['runs'] == [pytest.approx(point) for point in ((30, 1), (30, 1), (80, 3), (80, 4))]
+    assert found['ssl', 'retrained']['runs'] == [pytest.approx(point) for point in ((30, 0), (30, 0), (80, 2), (80, 3))]
+    level, mean, half = next(point for point in found['ssl', 'plain']['means'] if point[0] == 75)
+    assert (level, mean, half) == pytest.approx((75, *figure.interval([2.8, 3.7])))
+    assert found['magnitude', 'plain']['runs'] == [pytest.approx((75, 2))]
+    assert found['fresh', 'plain']['runs'] == [pytest.approx((90, 4))]
+    by_layers = figure.curves(rows, 0.01, 'mean_of_four', [75])
+    assert ('fresh', 'plain') not in by_layers and by_layers['gss', 'paper']['means'][-1] == (90, 0.62, None)
+
+
+def test_points_curves_and_intervals_stand_at_their_values(tmp_path, monkeypatch):
+    plt, kept = pictures.pyplot(), []
     monkeypatch.setattr(plt, 'close', kept.append)
-    pictures.draw_comparison({'a': {'scn': {50: [1.0, 3.0], 90: []}, 'ssl': {50: [4.0]}, 'gss': {90: [5.0, 6.0, 7.0]}}},
-                             {name: {50: 0.5, 90: 1.5} for name in ('scn', 'ssl', 'gss')}, tmp_path / 'it.png')
-    axes = kept[0].axes[0]
-    groups = [bars for bars in axes.containers if hasattr(bars, 'patches')]
-    assert [[bar.get_height() for bar in bars] for bars in groups] == [[2], [4], [6]]
-    marks = [line.get_ydata() for line in axes.lines if line.get_marker() == 'D']
-    assert list(map(list, marks)) == [[0.5, 1.5]] * 3
-    assert sorted(text.get_text().replace('\n', ' ') for text in axes.texts) == [
-        '1 of 3 seeds', '2 of 3 seeds', 'out of range', 'out of range', 'out of range']
-    pictures.draw_comparison({'a': {'scn': {95: [1.0]}, 'ssl': {95: [4.0]}, 'gss': {95: [5.0]}}},
-                             {name: {50: 0.5} for name in ('scn', 'ssl', 'gss')}, tmp_path / 'it.png')
-    assert not [line for line in kept[1].axes[0].lines if line.get_marker() == 'D']  # the paper has no value at 95%
+    pictures.draw_comparison('what came out', {'a': {
+        ('ssl', 'plain'): {'runs': [(55, 1.0), (56, 1.5)], 'means': [(50, 2.0, 0.5), (90, 3.0, None)]},
+        ('gss', 'paper'): {'runs': [], 'means': [(80, 0.51, None)]}}}, tmp_path / 'it.png')
+    panel, = kept[0].axes
+    assert kept[0].get_suptitle() == 'what came out'
+    drawn = [[list(map(float, axis)) for axis in line.get_data()] for line in panel.lines]
+    assert [[55, 56], [1, 1.5]] in drawn and [[50, 90], [2, 3]] in drawn and [[80], [0.51]] in drawn
+    bars, = panel.containers
+    assert [segment[:, 1].tolist() for segment in bars[2][0].get_segments()] == [[1.5, 2.5], [3, 3]]
+    assert [text.get_text() for text in kept[0].legends[0].texts] == ['SSL', 'GSS in the paper']
+
+
+def test_the_groups_alive_are_of_the_layer_that_differs_most(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, 'draw_alive', lambda *arguments: drawn.append(arguments))
+    rows = []
+    for kind, variance, conv2 in (('ssl', 0, 3), ('gss', 0.01, 7)):
+        for row in series(kind, variance, [(0.001, 0.1, 0.9), (0.01, 0.2, 0.9)]):
+            rows.append(dict(row, **{f'alive_{layer}': '10' for layer in main.REGULARISED}))
+        rows[-1]['alive_conv2'] = str(conv2)
+    figure.draw_alive(rows, 0.01, tmp_path / 'it.png')
+    (title, methods, _), = drawn
+    assert title == 'conv2: at lambda_g = 0.01 SSL keeps 3.0 groups in the mean, GSS 7.0'
+    assert methods == {'ssl': {0.001: [10], 0.01: [3]}, 'gss': {0.001: [10], 0.01: [7]}}
+    figure.draw_alive(rows[:2], 0.01, tmp_path / 'it.png')  # without GSS there is nothing to compare
+    assert drawn[1][0] == 'Groups alive in conv1'

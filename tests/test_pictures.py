@@ -66,6 +66,7 @@ def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
              'global_sparsity': 0.3} for i in range(3)]
     pictures.draw_curve(rows, tmp_path / 'it.png')
     above, below = kept[0].axes
+    assert kept[0].get_suptitle().startswith('After 2 steps: 20% zeros by the mean of four layers, 91.0% of')
     assert list(above.lines[0].get_ydata()) == pytest.approx([90, 91, 92]) and above.get_ylim() == (90, 100)
     shown = {line.get_label().split(':')[0].split(',')[0]: set(line.get_ydata()) for line in below.lines}
     assert shown == {'global': {30}, 'mean of the four regularised layers': {20}, 'mean of the five layers': {10}}
