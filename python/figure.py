@@ -187,7 +187,7 @@ def claim_table(rows, variance):
 def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
     """Lines of the table: what each method loses, and the paired difference, with 95% t intervals.
 
-    At the levels of PLAN and at `levels`; one that one of the seeds does not reach gets none.
+    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none.
     """
     levels = sorted({*PLAN[measure][1], *levels})
     found = drops(rows, variance, measure, levels, retrain_steps)
@@ -201,8 +201,9 @@ def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
         of = {name: found[name][level] for name in ('scn', 'ssl', 'gss')}
         paired = paired_differences(found, level) if cell(of['ssl']) != 'not by all' != cell(of['gss']) else []
         table.append((f'{level:g}%', *map(cell, of.values()), *(
-            (bounds(paired), f'{sign_flip(paired):.3f}', ', '.join(f'{d:+.2f}' for d in paired))
-            if paired else ['not by all'] * 3)))
+            (bounds(paired), f'{sign_flip(paired):.3f}' if len(paired) > 1 else 'none', ', '.join(
+                f'{d:+.2f}' for d in paired)) if paired else ['not by all'] * 3)))
+    table = [line for line in table if {'not by all'} != {*line[1:]}]
     if not any(found['scn'].values()):
         table = [(line[0], *line[2:]) for line in table]
     return table
@@ -275,7 +276,7 @@ def show(rows, variance, levels):
         after = f', after retraining for {steps:,} steps' if steps else ''
         for measure, (title, _) in PLAN.items():
             table = interval_table(rows, variance, measure, levels, steps)
-            if levels and any(line[-1] != 'not by all' for line in table[1:]):
+            if levels and len(table) > 1:
                 print(f'Points lost{after}, mean and 95% t interval; level: {title}\n\n'
                       f'{rst(table)}\n')
         print(f'All runs, means over the seeds{after}\n\n{rst(run_table(rows, steps))}' + '\n' * bool(steps))

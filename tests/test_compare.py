@@ -564,6 +564,7 @@ def test_a_level_that_a_seed_does_not_reach_gets_no_interval():
     assert of_three[1] == figure.bounds([1, 2], sign='')  # (0.3 + 0.4 + 0.9) / 3 to (0.3 + 0.65 + 0.9) / 3
     rows[1]['zero_fc1'] = ''
     assert figure.interval_table(rows, 0.01, 'mean_of_three')[1][1] == 'not by all'
+    assert len(figure.interval_table(rows, 0.01, 'global_sparsity')) == 1  # the levels that none reaches are left out
 
 
 @pytest.mark.parametrize('gss, verdict, title', [

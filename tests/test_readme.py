@@ -360,6 +360,10 @@ def test_the_table_of_keras_applications_is_what_the_csv_gives():
 
 def test_what_the_three_commands_print():
     assert textwrap.indent(printed(), '    ') in README
+    (*_, figures), (dense,) = first_run(), measured('mnist_5k', 'mnist_5k.csv', method='dense', retrain_steps=0)
+    whole, small = figures['in_all']['weights'].values()
+    assert f'a net of 1/{whole / small:.0f} of the weights that is as accurate' in WORDS['README.rst']
+    assert figures['accuracy']['compressed'] >= float(dense['test_accuracy'])
 
 
 def test_lambda_g_of_the_first_run_is_the_best_of_validation():
@@ -397,6 +401,8 @@ def test_what_the_text_says_of_the_tables():
     above = [line[0] for line in found[1:] if float(re.search(r'\[(.*?),', line[3])[1]) > 0]
     assert above == ['60%', '70%']
     assert 'At 60 and 70% the interval of GSS - SSL lies above 0' in WORDS['_img/README.rst']
+    by_weights = figure.drops(grid(), 0.01, 'global_sparsity', LEVELS)
+    assert max(statistics.mean(of.values()) for by_level in by_weights.values() for of in by_level.values()) < 0.25
     by_macs = figure.drops(grid(), 0.01, figure.MACS_SAVED, LEVELS)['scn']
     assert not any(by_macs.values())  # SCN save next to none
     by_layers, by_weights = (figure.drops(cifar(), 0.01, measure, LEVELS) for measure in (
