@@ -15,18 +15,17 @@ import sys
 import scipy.stats
 
 import pictures
+from report import MEASURES
 from rows import REGULARISED, matching, method, text
 
-# Not the paper's mean of five: its output layer is not regularised, so that it can hardly pass 80%.
-MEASURES = {'mean_of_four': 'mean of the four regularised layers',
-            'global_sparsity': 'global, the share of all weights'}
+OF_MASKS = ('mean_of_four', 'global_sparsity')  # measures by which SCN's level is the share of its masks
 MACS_SAVED = 'macs_saved'  # our choice: what structured sparsity is for
 PLAN = {  # the measures and levels, per cent, of _img/README.rst: the tables of intervals
-    'mean_of_four': ('mean of the four regularised layers', (60, 70, 80, 90)),
+    'mean_of_four': (MEASURES['mean_of_four'], (60, 70, 80, 90)),
     'mean_of_three': ('mean of conv2, fc1 and fc2', (60, 70, 80, 90)),
-    'global_sparsity': ('global, the share of all weights', (92, 95, 97, 98)),
+    'global_sparsity': (MEASURES['global_sparsity'], (92, 95, 97, 98)),
     MACS_SAVED: ('share of the multiply-accumulates saved', (50, 60, 70, 80, 90, 95)),
-    'mean_of_five': ("mean of the five layers, the paper's", (50, 60, 70, 80))}
+    'mean_of_five': (MEASURES['mean_of_five'], (50, 60, 70, 80))}
 PAPER = {  # accuracy drop in points by level in per cent, read off the paper's figure to 0.02
     'scn': {50: 0.15, 60: 0.25, 70: 0.46, 80: 1.55, 90: 3.19},
     'ssl': {50: 0.11, 60: 0.15, 70: 0.38, 80: 0.91, 90: 1.61},
@@ -74,7 +73,7 @@ def drop(rows, seed, series, measure, level, retrain_steps=0):
     def lost(row):
         return 100 * (float(dense['test_accuracy']) - float(row['test_accuracy']))
 
-    if series[0] == 'scn' and measure in MEASURES:
+    if series[0] == 'scn' and measure in OF_MASKS:
         return next((lost(row) for row in rows if math.isclose(100 * float(row['random_sparsity']), level)), None)
     rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
     points = [(reached(row, measure, whole), lost(row)) for row in rows]
@@ -303,7 +302,7 @@ def curves(rows, variance, measure, levels, small=()):
     for steps in sorted({0, last}):
         lost = drops(rows, variance, measure, levels, steps)
         for name, of in (('ssl', '0'), ('gss', text(variance)), ('scn', '0')):
-            if name == 'scn' and (steps or measure not in MEASURES):
+            if name == 'scn' and (steps or measure not in OF_MASKS):
                 continue
             runs = [row for row in variant(rows, steps) if (row['method'], row['group_variance']) == (name, of)]
             means = [(level, *(interval(values) if len(values) > 1 else (values[0], None)))

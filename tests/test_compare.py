@@ -491,7 +491,7 @@ def test_retrained_rows_are_read_apart_and_move_no_plain_cell():
             for i, row in enumerate(ROWS)]
     pruned = [dict(more[0], groups='1-2-3-4', test_accuracy='0.1'), dict(ROWS[0], sparsity_threshold='0.01')]
     for rows in (pruned + more + ROWS, ROWS + pruned + more):
-        for measure in (*figure.MEASURES, figure.MACS_SAVED):
+        for measure in (*figure.OF_MASKS, figure.MACS_SAVED):
             assert figure.interval_table(rows, 0.01, measure) == figure.interval_table(ROWS, 0.01, measure)
         assert figure.run_table(rows) == figure.run_table(ROWS)
         assert figure.drop(rows, '0', ('ssl', '0'), 'mean_of_four', 60, 3000) == pytest.approx(0.5 - 0.3)
