@@ -1,8 +1,7 @@
-"""Pictures of the method: what it asks of a layer's groups, what became of them in two real runs, a run's filters.
+"""Pictures of the method: what it asks of a layer's groups, and what became of them in two real runs.
 
-    python illustrate.py                  draws idea.png, and varianceloss.gif and filters.png from the CSVs beside it
-    python illustrate.py --record         trains the two runs first, some minutes, and writes group_norms.csv anew
-    python illustrate.py --log_dir=RUN    reads the filters of conv1 first, at step 0 and now, and writes filters.csv
+    python illustrate.py             draws idea.png, and varianceloss.gif from group_norms.csv beside it
+    python illustrate.py --record    trains the two runs first, some minutes, and writes group_norms.csv anew
 
 The two runs differ in lambda_v alone, which is 0 in the first. They learn mnist_5k, which needs no download.
 """
@@ -15,7 +14,6 @@ import contextlib
 import csv
 import io
 import itertools
-import math
 import os
 import sys
 import tempfile
@@ -32,7 +30,6 @@ from PIL import Image
 
 import files
 import input_data
-import load_run
 import main
 import pictures
 import program
@@ -42,7 +39,6 @@ FLAG_GROUPS = ('Runs', 'Output')
 SHARED = ('widths', 'group_lasso', 'max_steps', 'learning_rate', 'final_learning_rate', 'seed')  # by the two runs
 MOMENTS = 60  # after the start; each is a frame
 COLUMNS = ['dataset', 'layer', 'group_lasso', 'group_variance', 'seed', 'step', 'test_accuracy', 'norms']
-FILTER_COLUMNS = ['step', 'filter', 'weights']
 LEFT, RIGHT, DEAD = '#0072b2', '#d55e00', '0.6'  # the first two are told apart by the colour-blind, too
 
 
@@ -51,9 +47,8 @@ def define_flags():
     program.define_settings(
         main.Settings, (*SHARED, 'group_variance'), 'Runs', widths=(20, 50, 500, 256), group_lasso=0.01, max_steps=2000,
         learning_rate=0.001, final_learning_rate=1e-5)
-    program.define_path('Runs', 'log_dir', None, "A run's folder, of grey images: its conv1 is shown. None: none's.")
     program.define('Output', 'boolean', 'record', False, 'Train the two runs and write the CSV file anew.')
-    program.define_path('Output', 'folder', '_img', 'Where the pictures and their CSV files are.')
+    program.define_path('Output', 'folder', '_img', 'Where the pictures and the CSV file are.')
 
 
 # ------------------------------------------------------------------------------------------------------- recording
@@ -120,49 +115,6 @@ def read(path):
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise program.RunError(f'{path} does not hold the norms of two runs ({error}). Move it away, if it is there, '
                                'and give --record.') from error
-
-
-def filters_of(folder):
-    """The thresholded filters of conv1 of a run: dict from step, 0 and the newest checkpoint's, to [N, height, width].
-
-    Args:
-      folder: pathlib.Path of the run; program.RunError if there is none, or its images have colours.
-    """
-    facts, settings = load_run.load_facts(folder)
-    shape = load_run.load_data(folder, facts, None)[0].train.images.shape[1:]
-    if shape[-1] != 1:
-        raise program.RunError(f'--log_dir={folder} has learned images with colours. Give a run of another data set.')
-    nets = main.LeNet(shape, settings), load_run.load_net(folder, settings, shape)
-    return {int(net.step): main.sparsify(net.weights['conv1'], net.threshold).numpy()[:, :, 0].transpose(2, 0, 1)
-            for net in nets}
-
-
-def write_filters(filters, path):
-    """Writes the CSV file of `filters_of`: a line a filter and step, its weights row by row with three digits."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator='\n')
-    writer.writerow(FILTER_COLUMNS)
-    for step, of_step in filters.items():
-        writer.writerows([step, i, ' '.join(f'{weight:.3g}' for weight in weights.flat)]
-                         for i, weights in enumerate(of_step))
-    files.replace(path, table.getvalue())
-
-
-def read_filters(path):
-    """What `write_filters` wrote; raises program.RunError if it is something else."""
-    try:
-        found = {}
-        with open(path, newline='') as file:
-            for row in csv.DictReader(file):
-                weights = np.array(row['weights'].split(), float)
-                side = math.isqrt(len(weights))
-                found.setdefault(int(row['step']), []).append(weights.reshape(side, side))
-        found = {step: np.array(of_step) for step, of_step in found.items()}
-        if len({of_step.shape for of_step in found.values()}) != 1 or not np.isfinite([*found.values()]).all():
-            raise ValueError('not the same filters at each step')
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise program.RunError(f'{path} does not hold the filters of a run ({error}). Move it away.') from error
 
 
 # --------------------------------------------------------------------------------------------------------- drawing
@@ -338,40 +290,9 @@ def draw_idea(path):
     pictures.save(figure, path, [norms.tolist(), weights.tolist()], dpi=200)
 
 
-@pictures.plainly
-def draw_filters(filters, path):
-    """Draws what `filters_of` gives as a PNG file: a line of filters a step, each on its scale, the dead as crosses."""
-    high = 0.42 + 0.55 * len(filters)
-    figure = Figure(figsize=(8.5, high), dpi=120)
-    for line, (step, of_step) in enumerate(filters.items()):
-        bottom, side = (0.06 + 0.55 * (len(filters) - 1 - line)) / high, 7.4 / len(of_step)
-        figure.text(0.012, bottom + 0.2 / high, f'step {step:,}', fontsize=9.5, va='center')
-        most = np.quantile(np.abs(of_step), 0.97)
-        for i, weights in enumerate(of_step):
-            size = min(0.9 * side, 0.5)
-            axes = figure.add_axes([(1 + i * side) / 8.5, bottom, size / 8.5, size / high])
-            if weights.any():
-                axes.imshow(weights, cmap='PuOr', vmin=-most, vmax=most)
-            else:
-                axes.plot([0.3, 0.7], [0.3, 0.7], [0.3, 0.7], [0.7, 0.3], color='0.5', linewidth=1)
-                axes.set(xlim=(0, 1), ylim=(0, 1))
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set(color='0.6', linewidth=0.6)
-    alive = [int(sum(weights.any() for weights in of_step)) for of_step in filters.values()]
-    figure.text(0.012, 1 - 0.2 / high, f'The filters of conv1: {alive[0]} at the start, {alive[-1]} alive at the end',
-                fontsize=11.5, weight='bold', va='center')
-    pictures.save(figure, path, [[step, of_step.tolist()] for step, of_step in filters.items()])
-
-
 def illustrate():
     values = {name: flags.FLAGS[name].value for name in (*SHARED, 'group_variance', 'layer', 'record')}
     folder = files.local_folder(flags.FLAGS.folder, 'folder')
-    of_filters = folder / 'filters.csv'
-    if os.path.lexists(of_filters):
-        read_filters(of_filters)
-    elif os.path.lexists(of_filters.with_suffix('.png')):
-        raise program.RunError(f'--folder={folder} holds filters.png, but no filters.csv of this program beside it. '
-                               'Give another.')
     path, drawn = folder / 'group_norms.csv', [folder / 'idea.png', folder / 'varianceloss.gif']
     if os.path.lexists(path):
         read(path)  # somebody else's is not replaced
@@ -387,14 +308,6 @@ def illustrate():
         folder.mkdir(parents=True, exist_ok=True)
         data = input_data.read_data_sets(dataset='mnist_5k')
         write([record(data, of_one, values['layer']) for of_one in settings], path)
-    if flags.FLAGS.log_dir:
-        filters = filters_of(files.local_folder(flags.FLAGS.log_dir, 'log_dir'))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_filters(filters, of_filters)
-    if of_filters.exists():
-        draw_filters(read_filters(of_filters), of_filters.with_suffix('.png'))
-    if flags.FLAGS.log_dir and not path.exists():
-        return
     runs = read(path)
     draw_idea(drawn[0])
     draw_animation(runs, drawn[1])

@@ -202,34 +202,6 @@ def test_the_idea_is_drawn(tmp_path):
     assert {tuple(bytes.fromhex(colour[1:])) for colour in (illustrate.LEFT, illustrate.RIGHT)} <= drawn
 
 
-def test_the_filters_are_those_of_the_run_and_the_dead_are_crossed_out(run_tool, finished, tmp_path, monkeypatch):
-    run_tool(illustrate, f'--log_dir={finished}', f'--folder={tmp_path}/new')
-    assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == ['filters.csv', 'filters.png']
-    found, wanted = illustrate.read_filters(tmp_path / 'new' / 'filters.csv'), illustrate.filters_of(finished)
-    assert list(found) == list(wanted) == [0, 4] and found[0].shape == (3, 5, 5)
-    net = main.LeNet((28, 28, 1), main.Settings(widths=(3, 4, 6, 5)))
-    for step, of_step in found.items():
-        np.testing.assert_allclose(of_step, wanted[step], rtol=0.006)
-    start = main.sparsify(net.weights['conv1'], 0.001).numpy()
-    np.testing.assert_array_equal(wanted[0], start[:, :, 0].transpose(2, 0, 1))
-    assert np.abs(found[4] - found[0]).max() > 1e-4
-    found[4][1] = 0
-    shown, draw = [], illustrate.pictures.save
-    monkeypatch.setattr(illustrate.pictures, 'save', lambda figure, *rest: (shown.append(figure), draw(figure, *rest)))
-    illustrate.draw_filters(found, tmp_path / 'it.png')
-    assert [len(axes.images) for axes in shown[0].axes] == [1, 1, 1, 1, 0, 1]
-    assert '3 at the start, 2 alive at the end' in ' '.join(text.get_text() for text in shown[0].texts)
-
-
-@pytest.mark.parametrize('content', ['', 'step,filter,weights\n0,0,1 2\n', 'step,filter,weights\n0,0,nan\n',
-                                     'step,filter,weights\n0,0,1\n0,1,2\n5,0,1\n', 'a,b\n1,2\n'])
-def test_a_file_without_filters_is_refused_and_kept(run_tool, finished, tmp_path, content):
-    (tmp_path / 'filters.csv').write_text(content)
-    refused('filters.csv does not hold the filters of a run', run_tool, illustrate, f'--folder={tmp_path}',
-            f'--log_dir={finished}')
-    assert (tmp_path / 'filters.csv').read_text() == content and len([*tmp_path.iterdir()]) == 1
-
-
 # --------------------------------------------------------------------------------------------------------- command
 
 def test_one_command_records_and_draws(run_tool, tmp_path, capfd):
@@ -256,8 +228,7 @@ def test_bad_input_costs_one_line(run_tool, tmp_path, arguments, message):
 
 @pytest.mark.parametrize('name, words', [
     ('group_norms.csv', 'group_norms.csv does not hold the norms of two runs'),
-    ('idea.png', 'holds idea.png, but no group_norms.csv'), ('varianceloss.gif', 'holds varianceloss.gif, but no'),
-    ('filters.png', 'holds filters.png, but no filters.csv')])
+    ('idea.png', 'holds idea.png, but no group_norms.csv'), ('varianceloss.gif', 'holds varianceloss.gif, but no')])
 def test_files_of_somebody_else_are_kept(run_tool, tmp_path, name, words):
     (tmp_path / name).write_text('mine')
     for flag in ('--record', '--norecord'):

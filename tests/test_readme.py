@@ -21,6 +21,7 @@ import benchmark
 import compare
 import compress
 import figure
+import filters
 import illustrate
 import main
 import pictures
@@ -32,7 +33,7 @@ PAGES = {name: (ROOT / name).read_text()
          for name in ('README.rst', '_img/README.rst', 'python/README.rst', 'demo/README.rst')}
 README, RESULTS, PYTHON, _ = PAGES.values()
 WORDS = {name: ' '.join(page.split()) for name, page in PAGES.items()}
-TOOLS = {tool.__name__: tool for tool in (benchmark, compare, compress, illustrate, pictures, retrain)}
+TOOLS = {tool.__name__: tool for tool in (benchmark, compare, compress, filters, illustrate, pictures, retrain)}
 LEVELS = [50.0, 60.0, 70.0, 80.0, 90.0]
 
 
@@ -379,14 +380,14 @@ def test_the_pictures_are_of_the_csvs(tmp_path):
         figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
     pictures.draw_curve(pictures.read_curve(ROOT / '_img' / 'training.csv'), tmp_path / 'training.png')
     illustrate.draw_idea(tmp_path / 'idea.png')
-    illustrate.draw_filters(illustrate.read_filters(ROOT / '_img' / 'filters.csv'), tmp_path / 'filters.png')
+    filters.draw(filters.read(ROOT / '_img' / 'filters.csv'), tmp_path / 'filters.png')
     drawn = {path.name: pictures.source(path) for path in tmp_path.iterdir()}
     assert len(set(drawn.values())) == len(drawn) == 7 and None not in drawn.values()
     assert drawn == {name: pictures.source(ROOT / '_img' / name) for name in drawn}
 
 
 def test_the_filters_are_of_the_first_run():
-    (_, start), (step, end) = illustrate.read_filters(ROOT / '_img' / 'filters.csv').items()
+    (_, start), (step, end) = filters.read(ROOT / '_img' / 'filters.csv').items()
     net = main.LeNet((28, 28, 1), main.Settings(widths=(20, 50, 500, 256)))
     np.testing.assert_allclose(start, main.sparsify(net.weights['conv1'], net.threshold).numpy()[:, :, 0].transpose(
         2, 0, 1), rtol=0.006)
