@@ -33,7 +33,7 @@ import report
 from in_process import refused
 
 SCRIPT = pathlib.Path(main.__file__)
-LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=900', '--eval_interval=100',
+LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=900', '--eval_interval=300',
         '--checkpoint_interval=75')
 SHORT = ('--fake_data', '--widths=3,4,6,5', '--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
 
@@ -63,10 +63,12 @@ def assert_same(folder, other, step=6):
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-def curve(folder, part, tag):
+def curves(folder, part):
+    """What TensorBoard shows of a part: a list of (step, value) for each of some tags."""
     events = plugin_event_accumulator.EventAccumulator(str(folder / part), size_guidance={'tensors': 0})
     events.Reload()
-    return [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+    return [[(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+            for tag in ('accuracy', 'loss/total', *(['sparsity/mean_of_four'] if part == 'test' else []))]
 
 
 @pytest.fixture(scope='module')
@@ -127,16 +129,15 @@ def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, stop
     assert 'continued from step' in shown.out and shown.err == ''
     assert_same(tmp_path, uninterrupted, 900)
     for part in ('train', 'test'):
-        for tag in ('accuracy', 'loss/total', *(['sparsity/mean_of_four'] if part == 'test' else [])):
-            assert curve(tmp_path, part, tag) == curve(uninterrupted, part, tag)
-        assert [step for step, _ in curve(tmp_path, part, 'accuracy')] == list(range(0, 901, 100))
+        found = curves(tmp_path, part)
+        assert found == curves(uninterrupted, part) and [step for step, _ in found[0]] == [0, 300, 600, 900]
     assert len(steps_saved(tmp_path)) <= 3 + 1  # a kill may orphan one, and the next start removes it
     for folder, name in ((tmp_path, 'killed'), (uninterrupted, 'whole')):
         pictures.write_curve(folder, tmp_path / f'{name}.csv')
     written = (tmp_path / 'killed.csv').read_text()
     assert written == (tmp_path / 'whole.csv').read_text()
     assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n0,')
-    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == list(range(0, 901, 100))
+    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == [0, 300, 600, 900]
 
     run_main(*LONG, f'--log_dir={tmp_path}')  # a finished run prints its report again
     table = re.compile(r'\nlayer.*validation[^\n]*', re.DOTALL)
@@ -176,8 +177,8 @@ def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, begun, tmp_p
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == starts and not capsys.readouterr().err
 
 
-def test_a_run_of_before_the_starts_has_one(run_main, tmp_path, capsys):
-    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     facts = json.loads((tmp_path / 'settings.json').read_text())
     first, = facts.pop('starts')
     versions = {name: first[name] for name in ('python', 'tensorflow', 'numpy', 'cores', 'oneDNN')}
@@ -204,7 +205,7 @@ def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, tm
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [first, {**first, 'step': 3}]
 
 
-def test_evaluations_that_are_made_again_have_one_row(run_main, tmp_path):
+def test_evaluations_that_are_made_again_have_one_row(run_main, short, tmp_path):
     """Cut anywhere, and with rows from beyond the checkpoint: the rows of the uninterrupted run."""
     def figures(folder):
         return [{name: cell for name, cell in row.items() if name not in ('seconds', 'images_per_second')}
@@ -214,27 +215,31 @@ def test_evaluations_that_are_made_again_have_one_row(run_main, tmp_path):
         for path in (tmp_path / 'checkpoints').glob(f'step-{step}.*'):
             path.unlink()
 
-    run_main(*SHORT, f'--log_dir={tmp_path}')
-    whole, text = figures(tmp_path), (tmp_path / 'evaluations.csv').read_text()
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / 'evaluations.csv'
+    whole, text = figures(tmp_path), path.read_text()
     assert [row['step'] for row in whole] == ['0', '2', '4', '6']
     run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert (tmp_path / 'evaluations.csv').read_text() == text  # a finished run keeps its last, seconds too
-    for cut in (-2, -200, 3, 0):
-        forget(6)
-        (tmp_path / 'evaluations.csv').write_text(text[:cut] if cut else text)
-        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert path.read_text() == text  # a finished run keeps its last, seconds too
+    for step, cut in ((4, -2), (4, -200), (4, 3), (4, len(text)), (6, text.index('\n6,') + 1)):
+        path.write_text(text[:cut])
+        again = evaluations.Evaluations(path, step, 6)
+        for row in evaluations.read(short / 'evaluations.csv'):
+            if int(row['step']) >= step:
+                again.append({**row, 'step': int(row['step'])})
         assert figures(tmp_path) == (whole[2:] if cut == 3 else whole)
-    (tmp_path / 'evaluations.csv').write_text(text[:text.index('\n6,') + 1])  # stopped after the last checkpoint
+    forget(6)
+    path.write_text(text[:-200])
     run_main(*SHORT, f'--log_dir={tmp_path}')
     assert figures(tmp_path) == whole
-    (tmp_path / 'evaluations.csv').write_text('step,mine\n2,1\n')
+    path.write_text('step,mine\n2,1\n')
     with pytest.raises(SystemExit, match='^error: .*evaluations.csv has other columns'):
         forget(6) or run_main(*SHORT, f'--log_dir={tmp_path}')
     for strange in ('mine\n1\n', 'step\nx\n', 'step\n1,2\n'):
-        (tmp_path / 'evaluations.csv').write_text(strange)
+        path.write_text(strange)
         with pytest.raises(SystemExit, match='^error: .*evaluations.csv is not the evaluations of a run'):
             run_main(*SHORT, f'--log_dir={tmp_path}')
-        assert (tmp_path / 'evaluations.csv').read_text() == strange
+        assert path.read_text() == strange
 
 
 def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp_path):
@@ -274,7 +279,7 @@ def continue_twice(folder):
 
 @pytest.mark.parametrize('name', [
     '[2024] thesis', 'run[12]', 'a*', 'a?', 'back\\slash', '{a,b}', '[!a]', 'ünï ☃', "it's", '%d', 'whole run[12]'])
-def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, tmp_path, capsys, name):
+def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, begun, tmp_path, capsys, name):
     """TensorFlow takes the paths of checkpoints as patterns; the neighbours' names are what these would match."""
     neighbours = ['run1', 'run2', 'ab', 'a', 'b', '2 thesis', 'backslash', 'whole run1', 'whole run2']
     for other in neighbours:
@@ -283,13 +288,14 @@ def test_whatever_a_folder_is_called_it_resumes_and_touches_no_other(run_main, t
             for suffix in ('index', 'data-00000-of-00001'):
                 (tmp_path / other / 'checkpoints' / f'step-{step}.{suffix}').write_text(other)
     if name.startswith('whole'):
-        run_main(*SHORT, f'--log_dir={tmp_path / name}', '--max_steps=4')
+        shutil.copytree(begun, tmp_path / name)
         run_main(*SHORT, f'--log_dir={tmp_path / name}')
-        assert 'continued from step 4' in capsys.readouterr().out
+        assert 'continued from step 3' in capsys.readouterr().out
     else:
         continue_twice(tmp_path / name)
     assert capsys.readouterr().err == ''  # no checkpoint was passed over
-    assert steps_saved(tmp_path / name) == {2, 4, 6} and len(list((tmp_path / name / 'checkpoints').iterdir())) == 7
+    assert steps_saved(tmp_path / name) == {3 if name.startswith('whole') else 2, 4, 6}
+    assert len(list((tmp_path / name / 'checkpoints').iterdir())) == 7
     for other in neighbours:
         files = list((tmp_path / other / 'checkpoints').iterdir())
         assert len(files) == 10 and all(file.read_text() == other for file in files)
