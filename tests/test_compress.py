@@ -387,8 +387,8 @@ def test_another_function_is_an_error_and_leaves_nothing(run, tmp_path, monkeypa
     folder = run()
     ours = compress.compress
 
-    def wrong(weights, biases, image_shape):
-        return ours(weights, {**biases, 'softmax': biases['softmax'] + wrong.by}, image_shape)
+    def wrong(weights, biases, *others):
+        return ours(weights, {**biases, 'softmax': biases['softmax'] + wrong.by}, *others)
 
     monkeypatch.setattr(compress, 'compress', wrong)
     for wrong.by in (2e-4, float('nan')):
