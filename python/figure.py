@@ -6,6 +6,10 @@ table of the CSV that keras_applications.py writes:
     python figure.py _img/keras_applications.csv
 """
 
+if __name__ == '__main__':
+    import surroundings
+    surroundings.prepare()
+
 import csv
 import itertools
 import math
@@ -15,6 +19,7 @@ import sys
 import scipy.stats
 
 import pictures
+import program
 from report import MEASURES
 from rows import REGULARISED, matching, method, text
 
@@ -250,16 +255,21 @@ def rst(table):
 
 
 def application_table(path):
-    """Lines of the table of a CSV of keras_applications.py: networks before and after they are cut."""
-    with open(path, newline='') as file:
-        rows = list(csv.DictReader(file))
+    """Lines of the table of a CSV of keras_applications.py: networks before and after they are cut.
+
+    Raises program.RunError if it is no such file.
+    """
     table = [('network', 'parameters, millions', 'MACs, millions', 'milliseconds', 'seconds to cut', 'difference')]
-    for row in rows:
-        before_after = [' -> '.join(f'{int(row[name]) / 1e6:,.1f}' for name in (what, f'{what}_cut'))
-                        for what in ('parameters', 'macs')]
-        table.append((row['network'], *before_after, f'{row["milliseconds"]} -> {row["milliseconds_cut"]}',
-                      row['seconds'], row['difference']))
-    return table
+    try:
+        with open(path, newline='') as file:
+            for row in csv.DictReader(file):
+                before_after = [' -> '.join(f'{int(row[name]) / 1e6:,.1f}' for name in (what, f'{what}_cut'))
+                                for what in ('parameters', 'macs')]
+                table.append((row['network'], *before_after, f'{row["milliseconds"]} -> {row["milliseconds_cut"]}',
+                              row['seconds'], row['difference']))
+        return table
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
 
 
 def show(rows, variance, levels):
@@ -370,4 +380,7 @@ def draw_alive(rows, variance, path):
 
 
 if __name__ == '__main__':
-    print(rst(application_table(sys.argv[1])))
+    with program.one_line_errors():
+        if len(sys.argv) != 2:
+            raise program.RunError('give one CSV of keras_applications.py, such as _img/keras_applications.csv.')
+        print(rst(application_table(sys.argv[1])))

@@ -1,9 +1,7 @@
 """Two small Keras networks pruned and cut, to be copied from: a plain one by its kernels, a residual one by its gammas.
 
-    python keras_example.py
-
-On the 3,500 digits of mnist_5k, in some minutes: each is trained dense, and with GuidedSparsity at three strengths; of
-these the strongest that loses at most 1.5 points on the validation images is cut, and the rest trained on without it.
+On the 3,500 digits of mnist_5k, in some minutes: each is trained dense, and with GuidedSparsity at three strengths; the
+strongest of these that loses at most 1.5 points on the validation images is cut, and trained on without it.
 """
 
 if __name__ == '__main__':
@@ -65,8 +63,8 @@ def accuracy(model, data):
 def show(title, model, data):
     """Prints a row of the table; the milliseconds are the median of 21 calls of LiteRT."""
     with tempfile.TemporaryDirectory() as folder:
+        export.write(model, pathlib.Path(folder), 'net')
         path = pathlib.Path(folder, 'net.tflite')
-        export.write(model, path.parent, path.stem)
         run, size = export.load(path), export.size(path)
     seconds = statistics.median(timing.timed(run, data.test.images[:100]) for _ in range(21))
     print(f'{title:24}{accuracy(model, data.test):10.1%}{keras_applications.macs(model):12,}{size:14,}'

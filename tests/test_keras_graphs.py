@@ -7,7 +7,8 @@ from keras import layers, ops
 
 from keras_pruning import ConstantMap, cut
 
-pytestmark = pytest.mark.filterwarnings('ignore:kept whole')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:kept whole', 'ignore:__array__ implementation:DeprecationWarning')  # the latter is Keras's own
 
 # ------------------------------------------------------------------------------------------------------- random graphs
 
