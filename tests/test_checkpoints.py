@@ -33,8 +33,8 @@ import report
 from in_process import refused
 
 SCRIPT = pathlib.Path(main.__file__)
-LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=900', '--eval_interval=300',
-        '--checkpoint_interval=75')
+LONG = ('--fake_data', '--widths=3,4,6,5', '--learning_rate=0.01', '--max_steps=450', '--eval_interval=150',
+        '--checkpoint_interval=30')
 SHORT = ('--fake_data', '--widths=3,4,6,5', '--max_steps=6', '--eval_interval=2', '--checkpoint_interval=2')
 
 
@@ -103,7 +103,7 @@ def test_signals_end_with_a_checkpoint(stopped):
         assert status == 128 + number, err
         said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z',
                          err, re.MULTILINE)
-        assert int(said[1].replace(',', '')) == step < 900
+        assert int(said[1].replace(',', '')) == step < 450
 
 
 def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(stopped):
@@ -119,25 +119,25 @@ def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, stop
     moments = random.Random(0)
     for _ in range(3):
         process = start(tmp_path)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert 0 < max(steps_saved(tmp_path)) < 900
+    assert 0 < max(steps_saved(tmp_path)) < 450
     capsys.readouterr()
     run_main(*LONG, f'--log_dir={tmp_path}')
     shown = capsys.readouterr()
     assert 'continued from step' in shown.out and shown.err == ''
-    assert_same(tmp_path, uninterrupted, 900)
+    assert_same(tmp_path, uninterrupted, 450)
     for part in ('train', 'test'):
         found = curves(tmp_path, part)
-        assert found == curves(uninterrupted, part) and [step for step, _ in found[0]] == [0, 300, 600, 900]
+        assert found == curves(uninterrupted, part) and [step for step, _ in found[0]] == [0, 150, 300, 450]
     assert len(steps_saved(tmp_path)) <= 3 + 1  # a kill may orphan one, and the next start removes it
     for folder, name in ((tmp_path, 'killed'), (uninterrupted, 'whole')):
         pictures.write_curve(folder, tmp_path / f'{name}.csv')
     written = (tmp_path / 'killed.csv').read_text()
     assert written == (tmp_path / 'whole.csv').read_text()
     assert written.startswith('step,test_accuracy,mean_of_five,mean_of_four,global_sparsity\n0,')
-    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == [0, 300, 600, 900]
+    assert [int(line.split(',')[0]) for line in written.splitlines()[1:]] == [0, 150, 300, 450]
 
     run_main(*LONG, f'--log_dir={tmp_path}')  # a finished run prints its report again
     table = re.compile(r'\nlayer.*validation[^\n]*', re.DOTALL)

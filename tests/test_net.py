@@ -265,8 +265,8 @@ def test_the_rate_falls_with_the_steps_of_train(train, monkeypatch, steps):
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit_whatever_the_steps_per_call(train, monkeypatch):
     data = input_data.read_data_sets(fake_data=True)
-    settings = dict(max_steps=30, widths=WIDTHS, learning_rate=0.01)
-    figures, net = train(data, **settings, eval_interval=30)
+    settings = dict(max_steps=15, widths=WIDTHS, learning_rate=0.01)
+    figures, net = train(data, **settings, eval_interval=15)
     figures_again, net_again = train(data, **settings, eval_interval=7)
     _, other = train(data, **settings, seed=1)
     for name, value in values(net).items():
@@ -294,8 +294,8 @@ def test_train_builds_the_net_of_its_arguments_and_orders_the_images_by_its_seed
 
 def test_training_learns_and_reports_what_the_net_holds(train):
     data = input_data.read_data_sets(fake_data=True)
-    figures, net = train(data, max_steps=200, widths=WIDTHS, learning_rate=0.01, dropout=1.0, sparsity_threshold=0.1)
-    assert figures['test']['accuracy_as_trained'] > 0.9 and figures['step'] == 200
+    figures, net = train(data, max_steps=120, widths=WIDTHS, learning_rate=0.02, dropout=1.0, sparsity_threshold=0.1)
+    assert figures['test']['accuracy_as_trained'] > 0.9 and figures['step'] == 120
     for part in ('test', 'validation'):
         images, labels = getattr(data, part)
         thresholded, as_trained = (np.mean(tf.argmax(net.net(images, status)[0], axis=1) == labels)
