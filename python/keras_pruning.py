@@ -30,6 +30,7 @@ class GuidedSparsity(keras.regularizers.Regularizer):
     A BatchNormalization behind the layer defeats it, for that scales a small kernel up again. There regularise its
     gammas: gamma_regularizer=GuidedSparsity(group_lasso=..., group_variance=0), an L1 norm, for which Liu et al. (2017,
     Network Slimming) is the source. (They start as ones, all equal, so that the variance's term would be infinite.)
+    They shrink together: set a share of them, the smallest, to 0 before `cut`, as keras_example.py does.
 
     Args:
       group_lasso, group_variance: the coefficients lambda_g and lambda_v. The defaults are the paper's; 0 drops a term.
