@@ -30,7 +30,7 @@ def test_it_is_asciinemas_second_version_and_takes_half_a_minute(recording):
     times = [0, *(time for time, _, _ in events)]
     assert min(after - before for before, after in itertools.pairwise(times)) >= 0
     assert 20 < times[-1] < 28 and times[-1] - times[-2] >= 5 == header['idle_time_limit']  # the last table's
-    assert re.match(r'Time compressed: \d+ minutes in 25 seconds', header['title'])
+    assert int(re.match(r'Time compressed: \d+ minutes in (\d+) seconds', header['title'])[1]) <= 25
 
 
 def test_it_names_neither_the_machine_nor_a_host(recording):
