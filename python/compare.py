@@ -212,8 +212,10 @@ def compare():
     elif FLAGS.collect:
         taken, left, others = collect(remaining, path)
         print(f'{taken} rows added to {path}; {left} runs of this grid are still to do')
+        for other in others:
+            print(f'not taken, for it is not of this grid: {other}', file=sys.stderr)
         if others:
-            raise program.RunError('not taken, for they are not of this grid: ' + '; '.join(others))
+            raise program.RunError(f'{len(others)} finished runs were not taken. Give their flags, or move them away.')
     else:
         have = len(every) - len(todo) + len(again)
         print(f'{have} of {len(every)} runs have their rows in {path}; {len(todo)} to do')

@@ -204,8 +204,10 @@ def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_tur
                            'dropout .1 there, 0.8 here.')):
         result.write_text(json.dumps({**content, **change}))
         path.unlink()
-        with pytest.raises(SystemExit, match=f'^error: not taken.*ssl-lasso-0.1-seed-3-retrained-10: {words}$'):
+        with pytest.raises(SystemExit, match='^error: 1 finished runs were not taken. '):
             run(tmp_path, *arguments, '--collect')
+        assert re.fullmatch(f'not taken, for it is not of this grid: .*ssl-lasso-0.1-seed-3-retrained-10: {words}\n',
+                            capsys.readouterr().err)
         assert len(compare.read(path)) == 3
 
 
