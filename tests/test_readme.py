@@ -359,6 +359,12 @@ def test_the_table_of_keras_applications_is_what_the_csv_gives():
     assert len(table) == 15 and figure.rst(table) in RESULTS
 
 
+def test_the_figures_in_mains_docstring_are_those_of_the_curve():
+    *_, end = pictures.read_curve(ROOT / '_img' / 'training.csv')
+    said = ' '.join(main.__doc__.split())
+    assert f'its first {int(end["step"]):,} steps' in said and f'mean of five {end["mean_of_five"]:.2%}' in said
+
+
 def test_what_the_three_commands_print():
     assert textwrap.indent(printed(), '    ') in README
     (*_, figures), (dense,) = first_run(), measured('mnist_5k', 'mnist_5k.csv', method='dense', retrain_steps=0)
