@@ -52,8 +52,8 @@ def lock(path, how=os.O_RDONLY, kind=fcntl.LOCK_EX, seconds=0.0):
         try:
             fcntl.flock(number, kind | fcntl.LOCK_NB)
             return number
-        except OSError:
-            if time.monotonic() >= end:
+        except OSError as error:  # one that is no BlockingIOError does not pass
+            if time.monotonic() >= end or not isinstance(error, BlockingIOError):
                 os.close(number)
                 raise
             time.sleep(0.02)

@@ -9,7 +9,6 @@ if __name__ == '__main__':
     surroundings.prepare()
 
 import csv
-import io
 import math
 import os
 
@@ -17,6 +16,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
+import evaluations
 import files
 import load_run
 import main
@@ -46,13 +46,9 @@ def of_run(folder):
 
 def write(filters, path):
     """Writes the CSV file of `of_run`: a line a filter and step, its weights row by row with three digits."""
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator='\n')
-    writer.writerow(['step', 'filter', 'weights'])
-    for step, of_step in filters.items():
-        writer.writerows([step, i, ' '.join(f'{weight:.3g}' for weight in weights.flat)]
-                         for i, weights in enumerate(of_step))
-    files.replace(path, table.getvalue())
+    files.replace(path, evaluations.lines([['step', 'filter', 'weights'], *(
+        [step, i, ' '.join(f'{weight:.3g}' for weight in weights.flat)]
+        for step, of_step in filters.items() for i, weights in enumerate(of_step))]))
 
 
 def read(path):

@@ -28,6 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import evaluations
 import files
 import input_data
 import main
@@ -86,13 +87,9 @@ def largest(norms):
 
 def write(runs, path):
     """Writes the CSV file: a row a moment, one run after the other; norms with three digits, 0 for a dead group."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    for row in itertools.chain(*runs):
-        writer.writerow({**row, 'test_accuracy': f'{row["test_accuracy"]:.4f}',
-                         'norms': ' '.join(f'{norm:.3g}' for norm in row['norms'])})
-    files.replace(path, table.getvalue())
+    rows = [{**row, 'test_accuracy': f'{row["test_accuracy"]:.4f}',
+             'norms': ' '.join(f'{norm:.3g}' for norm in row['norms'])} for row in itertools.chain(*runs)]
+    files.replace(path, evaluations.lines([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)]))
 
 
 def read(path):

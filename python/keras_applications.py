@@ -1,8 +1,6 @@
 """The smallest network of each family of keras.applications, cut: keras_pruning.py --applications writes the table."""
 
 import argparse
-import csv
-import io
 import math
 import pathlib
 import time
@@ -11,6 +9,7 @@ import warnings
 import keras
 import numpy as np
 
+import evaluations
 import files
 import keras_pruning
 
@@ -68,14 +67,11 @@ def main():
     parser.add_argument('--applications', action='store_true', required=True,
                         help='cut a network of each family of keras.applications, with fresh weights')
     parser.add_argument('--csv', default='_img/keras_applications.csv', help='the file to write')
-    path, file = pathlib.Path(parser.parse_args().csv), io.StringIO()
+    path, rows = pathlib.Path(parser.parse_args().csv), []
     for name in APPLICATIONS:
         row = measure(name)
-        writer = csv.DictWriter(file, row, lineterminator='\n')
-        if name == APPLICATIONS[0]:
-            writer.writeheader()
-        writer.writerow(row)
-        files.replace(path, file.getvalue())  # the rows so far, should the next be interrupted
+        rows.append(row.values())
+        files.replace(path, evaluations.lines([row, *rows]))  # those so far, should the next be interrupted
         print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
                         for key, value in row.items()), flush=True)
         keras.utils.clear_session()
