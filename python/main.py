@@ -411,8 +411,7 @@ def training_loop(lenet, optimizer, train_batch, lambda_g, lambda_v):
         def one_step(done, _):
             return done + 1, training_step(lenet, optimizer, *train_batch(images, labels), lambda_g, lambda_v)
 
-        _, finite = tf.while_loop(goes_on, one_step, [0, True])
-        return finite
+        return tf.while_loop(goes_on, one_step, [0, True])[1]
     return train_steps
 
 
@@ -479,7 +478,8 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
     with checkpoints.Run(log_dir, data, settings, source, start and start.facts) as run:
         step = run.restore(net=lenet, optimizer=optimizer, may_begin=not start or bool(start.weights))
         steps_per_call = 1
-        train_steps(0)  # the first call optimises the graph; no timing includes that
+        if step < settings.max_steps:
+            train_steps(0)  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run, data, lenet, step))
         while True:
             if step % settings.eval_interval == 0:

@@ -113,6 +113,7 @@ def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(stopped)
     assert 0 < ends[signal.SIGINT][2] < ends[signal.SIGHUP][2]
 
 
+@pytest.mark.slow
 def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, stopped, tmp_path, capsys):
     """After the signals."""
     shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
@@ -184,19 +185,23 @@ def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
     versions = {name: first[name] for name in ('python', 'tensorflow', 'numpy', 'cores', 'oneDNN')}
     (tmp_path / 'settings.json').write_text(json.dumps({**facts, 'versions': versions, 'device': 'cpu'}))
     (tmp_path / 'evaluations.csv').unlink()
+    (tmp_path / 'checkpoints' / 'checkpoint').unlink()  # the manager's list is not needed
+    capsys.readouterr()
     run_main(*SHORT, f'--log_dir={tmp_path}')
-    said, = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr()
+    said, = shown.err.splitlines()
+    assert 'continued from step 3' in shown.out
     assert said.startswith('warning: an earlier version has begun this run: the evaluations before step 3 are not in')
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [
         {'step': 0, **versions}, {**first, 'step': 3}]
     assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['4', '6']
 
 
-def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, tmp_path):
+def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, begun, tmp_path):
     """The run was killed before it saved what it had trained; nor does a start count that has trained nothing."""
-    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=0')
-    assert json.loads((tmp_path / 'results.json').read_text())['starts'] == []
-    run_main(*SHORT, f'--log_dir={tmp_path}', '--max_steps=3')
+    run_main(*SHORT, f'--log_dir={tmp_path / "none"}', '--max_steps=0')
+    assert json.loads((tmp_path / 'none' / 'results.json').read_text())['starts'] == []
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     facts = json.loads((tmp_path / 'settings.json').read_text())
     first, = facts['starts']
     facts['starts'] += [{**first, 'step': 3, 'cores': 999}, {**first, 'step': 5}]
@@ -339,7 +344,8 @@ def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_pat
     run_main(*SHORT, f'--log_dir={tmp_path}')
 
 
-@pytest.mark.parametrize('damage', ['cut short', 'other bytes', 'no data'])
+@pytest.mark.parametrize('damage', [
+    'cut short', *(pytest.param(other, marks=pytest.mark.slow) for other in ('other bytes', 'no data'))])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run_main, short, tmp_path, capsys, damage):
     shutil.copytree(short, tmp_path / 'run')
     data = tmp_path / 'run' / 'checkpoints' / 'step-6.data-00000-of-00001'
@@ -366,13 +372,7 @@ def test_checkpoints_that_cannot_be_read_are_never_a_silent_start(run_main, shor
     assert {path: path.read_bytes() for path in (tmp_path / 'checkpoints').iterdir()} == before
 
 
-def test_the_managers_state_file_is_not_needed(run_main, begun, tmp_path, capsys):
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    (tmp_path / 'checkpoints' / 'checkpoint').unlink()
-    run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert 'continued from step 3' in capsys.readouterr().out
-
-
+@pytest.mark.slow
 def test_what_killed_starts_have_left_goes_and_nothing_else(run_main, short, tmp_path, capsys):
     shutil.copytree(short, tmp_path, dirs_exist_ok=True)
     folder = tmp_path / 'checkpoints'
@@ -473,6 +473,7 @@ def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_go
         [*others, 'it.csv', 'new'])
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_one_line_and_no_checkpoint(run_main, tmp_path, capsys):
     """A limit on the size of files stands in for the disk; the data of a checkpoint is the first to meet it."""
     wide = ('--fake_data', '--widths=8,16,64,32', '--max_steps=100', '--eval_interval=100', '--checkpoint_interval=40')
@@ -645,6 +646,7 @@ def test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn(train, caplog
     assert len(left()) == before
 
 
+@pytest.mark.slow
 def test_a_run_holds_no_more_the_longer_it_is(train, monkeypatch):
     """Objects after an early evaluation and a late one."""
     counts, original = {}, report.Report.evaluation

@@ -170,6 +170,7 @@ def test_the_list_of_the_readme_goes_on_after_a_job_that_dies_and_does_nothing_w
     assert sorted(line.split(' ')[1] for line in done.stderr.splitlines() if 'failed: ' in line) == ['false', 'sh']
 
 
+@pytest.mark.slow
 def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_turn, tmp_path, capsys):
     """Of the dense run and SSL's, which are finished; each retraining starts when its first run is there."""
     shutil.copytree(in_turn / 'runs', tmp_path / 'runs')
@@ -291,7 +292,8 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
     assert order[-1] == 'dense-seed-3' and len(order) == 4
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
 def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path, number):
     process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
     folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'

@@ -96,7 +96,7 @@ def test_what_is_not_given_is_the_runs(whole, trained, run_tool, tmp_path):
         assert ours[name] == theirs[name]
     assert {name: ours[name] for name in retrain.DEFAULTS} == {**retrain.DEFAULTS, 'max_steps': 6}
     assert retrain.DEFAULTS['max_steps'] == 3000
-    run_tool(retrain, f'--log_dir={trained}', f'--output_dir={tmp_path / "other"}', '--max_steps=1', '--seed=9',
+    run_tool(retrain, f'--log_dir={trained}', f'--output_dir={tmp_path / "other"}', '--max_steps=0', '--seed=9',
              '--group_lasso=0.01')
     facts = json.loads((tmp_path / 'other' / 'settings.json').read_text())
     assert (facts['settings']['seed'], facts['settings']['group_lasso'], facts['data']['seed']) == (9, 0.01, 2)
@@ -249,6 +249,7 @@ def test_a_broken_first_checkpoint_is_made_again_from_the_run(run_tool, cut, fir
     assert_same(cut, whole)
 
 
+@pytest.mark.slow
 def test_a_retraining_can_be_retrained(run_tool, first):
     run_tool(retrain, f'--log_dir={first}', *SHORT)
     run_tool(retrain, f'--log_dir={first / "retrained"}', *SHORT, '--group_lasso=0.01')
@@ -283,14 +284,14 @@ def test_bad_input_costs_one_line_and_writes_nothing(run_main, refused, first, t
 
 
 def test_a_net_without_a_chain_of_weights_is_refused(run_main, refused, tmp_path):
-    run_main('--fake_data', '--widths=2,2,2,2', '--max_steps=1', '--sparsity_threshold=9', f'--log_dir={tmp_path}')
+    run_main('--fake_data', '--widths=2,2,2,2', '--max_steps=0', '--sparsity_threshold=9', f'--log_dir={tmp_path}')
     refused('no chain of weights is left', f'--log_dir={tmp_path}')
 
 
 def test_an_unfinished_run_gets_a_warning(run_tool, first, capsys):
     for path in (first / 'checkpoints').glob('step-40*'):
         path.unlink()
-    run_tool(retrain, f'--log_dir={first}', '--max_steps=1')
+    run_tool(retrain, f'--log_dir={first}', '--max_steps=0')
     assert capsys.readouterr().err == f'warning: the run in {first} is not finished: it is at step 20 of 40\n'
 
 
@@ -312,6 +313,7 @@ def accuracy_by_numpy(net, images, labels):
     return np.mean(x.argmax(1) == labels)
 
 
+@pytest.mark.slow
 def test_the_accuracy_of_a_retrained_compressed_net_is_numpys(run_tool, first, capsys):
     run_tool(retrain, f'--log_dir={first}', '--max_steps=200', '--learning_rate=0.01', '--groups=3,4,9,8')
     _, figures = compress.compress_run(first / 'retrained')
