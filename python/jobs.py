@@ -12,7 +12,7 @@ import checkpoints
 import files
 import main
 import retrain
-from rows import KEY, LATER, key, method, row_of, text
+from rows import KEY, LATER, alive, key, method, row_of, text
 
 
 def grid(seeds, lassos, variances, levels):
@@ -160,17 +160,17 @@ def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, row
     for run in runs:
         job = Job(run, shared, runs_dir, data_dir)
         some, kind, row = [job], method(run), known.get(job.key) or retrain_steps and job.row()
-        alive = row and '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
+        left = row and alive(row)
         if kind == 'dense':
             dense[run['seed']] = job
-        if alive and '0' in alive.split('-'):
+        if left and '0' in left.split('-'):
             empty += [job.name] * bool(retrain_steps)
         elif retrain_steps:
             some.append(Retraining(job, retrain_steps))
-            if baselines and alive and kind in ('ssl', 'gss'):
+            if baselines and left and kind in ('ssl', 'gss'):
                 some += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
-                             {**shared, 'widths': alive, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
-                         Retraining(dense[run['seed']], retrain_steps, alive)]
+                             {**shared, 'widths': left, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
+                         Retraining(dense[run['seed']], retrain_steps, left)]
         found |= {job.key: job for job in some if job.key not in found}
     return list(found.values()), empty
 

@@ -69,6 +69,11 @@ def key(row):
     return tuple(row[name] for name in KEY)
 
 
+def alive(row):
+    """The groups that a row has left, layer by layer, as in `widths` and `groups`: 20-18-61-124."""
+    return '-'.join(row[f'alive_{layer}'] for layer in REGULARISED)
+
+
 def matching(rows, **columns):
     """The rows that have these values in these columns."""
     return [row for row in rows if all(row[name] == text(value) for name, value in columns.items())]
