@@ -188,7 +188,7 @@ def compare():
             figure.draw_drops(rows, variances[0], levels, drawn['picture'], figure.fresh(rows, every))
         if 'alive' in drawn:
             figure.draw_alive(rows, variances[0], drawn['alive'])
-        return figure.show(rows, variances[0], levels)
+        return figure.show(rows, variances[0], levels, every)
     if FLAGS.baselines and not FLAGS.retrain_steps:
         raise program.RunError('--baselines stand beside retrained rows: give --retrain_steps, such as 3000, too.')
 

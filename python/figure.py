@@ -30,6 +30,7 @@ CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per c
 VERDICTS = {  # by whether the interval holds the paper's value, and that of equal ones
     (True, True): 'undecided', (True, False): 'reproduced', (False, True): 'not reproduced'}
 UNREACHED = 'not by all'  # seeds
+IN_A_CELL = 4  # seeds at most; the values of more have a table of their own
 
 
 # ---------------------------------------------------------------------------------------------------- what is said
@@ -87,7 +88,8 @@ def claim_table(rows, variance):
 def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
     """Lines of the table: what each method loses, and the paired difference, with 95% t intervals.
 
-    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none.
+    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none. The values of more seeds than
+    a cell has room for are in `seed_table` alone.
     """
     levels = sorted({*PLAN[measure][1], *levels})
     found = drops(rows, variance, measure, levels, retrain_steps)
@@ -105,7 +107,39 @@ def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
             ', '.join(f'{points:+.2f}' for points in paired)) if paired else [UNREACHED] * 3)))
     table = [line for line in table if {UNREACHED} != {*line[1:]}]
     first = 1 if any(found['scn'].values()) else 2
-    return [(line[0], *line[first:]) for line in table]
+    last = None if len(seeds) <= IN_A_CELL else -1
+    return [(line[0], *line[first:last]) for line in table]
+
+
+def seed_table(rows, variance, measure, retrain_steps=0):
+    """Lines of the table: GSS minus SSL, points lost, a line a seed, at those levels of PLAN that any seed reaches."""
+    levels = PLAN[measure][1]
+    found = drops(rows, variance, measure, levels, retrain_steps)
+    paired = {level: of for level in levels if (of := paired_differences(found, level))}
+    return [('seed', *(f'{level}%' for level in paired)), *(
+        (seed, *(f'{of[seed]:+.2f}' if seed in of else 'not reached' for of in paired.values()))
+        for seed in sorted(set().union(*paired.values()), key=int))]
+
+
+def baseline_table(rows, every, variance, retrain_steps):
+    """Lines of the table: SSL and GSS, retrained, beside nets of their widths, means over the seeds that have all.
+
+    Fresh and magnitude are those of `evidence.baselines`. All points lost are against the seed's retrained dense net;
+    differences are paired by seed, with 95% t intervals, and a negative one speaks for the run.
+    """
+    found = {}
+    for row, of in evidence.baselines(rows, every, retrain_steps):
+        if series(variance)[row['method']] == row['group_variance'] and all(of.values()):
+            found.setdefault((row['method'], float(row['group_lasso'])), []).append((
+                evidence.reached(of['run'], MACS_SAVED, of['whole']),
+                *(points_lost(of['dense'], of[name]) for name in ('run', 'fresh', 'magnitude'))))
+    table = [('run, lambda_g (seeds)', 'MACs saved', 'run', 'fresh', 'run - fresh', 'magnitude', 'run - magnitude')]
+    for kind, lasso in sorted(found, key=lambda run: (run[0] == 'gss', run[1])):
+        saved, run, *others = zip(*found[kind, lasso], strict=True)
+        table.append((f'{kind.upper()}, {lasso:g} ({len(run)})', f'{statistics.mean(saved):.1f}%',
+                      f'{statistics.mean(run):.2f}', *(text for other in others for text in (
+                          f'{statistics.mean(other):.2f}', bounds([*map(operator.sub, run, other)])))))
+    return table
 
 
 def run_table(rows, retrain_steps=0):
@@ -146,11 +180,12 @@ def application_table(path):
         raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
 
 
-def show(rows, variance, levels):
+def show(rows, variance, levels, every=()):
     """Prints the tables of the pages, those that have a line.
 
     Args:
       rows, variance, levels: those of `drops`. Without a level there is no figure: the tables of the runs alone.
+      every: list of rows, for nets of other widths, too: what `baseline_table` is of.
     """
     tables = [(f'Claims of the paper, {PRIMARY:.1%} t intervals; level: mean of the four regularised layers',
                claim_table(rows, variance))] if levels else []
@@ -159,7 +194,13 @@ def show(rows, variance, levels):
         for measure, (title, _) in PLAN.items() if levels else ():
             tables.append((f'Points lost{after}, mean and 95% t interval; level: {title}',
                            interval_table(rows, variance, measure, levels, steps)))
+            if len({row['seed'] for row in variant(rows, steps)}) > IN_A_CELL:
+                tables.append((f'GSS - SSL by seed{after}, points lost; level: {title}',
+                               seed_table(rows, variance, measure, steps)))
         tables.append((f'All runs, means over the seeds{after}', run_table(rows, steps)))
+        if steps:
+            tables.append((f'Points lost{after}: runs, dense nets that were always as small, and dense nets cut by '
+                           'magnitude; 95% t intervals', baseline_table(rows, every, variance, steps)))
     print('\n\n'.join(f'{title}\n\n{rst(table)}' for title, table in tables if len(table) > 1))
 
 
