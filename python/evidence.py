@@ -137,7 +137,10 @@ def baselines(rows, every, retrain_steps):
     plain, again = {'group_lasso': '0', 'group_variance': '0'}, {'retrain_steps': str(retrain_steps)}
     for row in variant(rows):
         if row['method'] in ('ssl', 'gss'):
-            differ = {'run': again, 'whole': plain, 'dense': plain | again, 'fresh': plain | {
-                'widths': alive(row), 'steps': str(int(row['steps']) + retrain_steps)},
-                      'magnitude': plain | again | {'groups': alive(row)}}
+            differ = {
+                'run': again,
+                'whole': plain,
+                'dense': plain | again,
+                'fresh': plain | {'widths': alive(row), 'steps': str(int(row['steps']) + retrain_steps)},
+                'magnitude': plain | again | {'groups': alive(row)}}
             yield row, {name: known.get(key(row | change)) for name, change in differ.items()}

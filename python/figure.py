@@ -116,9 +116,9 @@ def seed_table(rows, variance, measure, retrain_steps=0):
     levels = PLAN[measure][1]
     found = drops(rows, variance, measure, levels, retrain_steps)
     paired = {level: of for level in levels if (of := paired_differences(found, level))}
+    seeds = sorted({row['seed'] for row in variant(rows, retrain_steps)}, key=int) if paired else []
     return [('seed', *(f'{level}%' for level in paired)), *(
-        (seed, *(f'{of[seed]:+.2f}' if seed in of else 'not reached' for of in paired.values()))
-        for seed in sorted(set().union(*paired.values()), key=int))]
+        (seed, *(f'{of[seed]:+.2f}' if seed in of else 'not reached' for of in paired.values())) for seed in seeds)]
 
 
 def baseline_table(rows, every, variance, retrain_steps):

@@ -540,6 +540,9 @@ def test_a_level_that_a_seed_does_not_reach_gets_no_interval():
     assert at_60 == ('60%', figure.bounds([1, 2], sign=''), figure.bounds([0.5, 1], sign=''),
                      figure.bounds([-0.5, -1]), '0.500', '-0.50, -1.00')
     assert at_70 == ('70%', figure.bounds([1, 2], sign=''), *['not by all'] * 4)
+    assert figure.seed_table([*rows, made_up(method='dense', seed=2)], 0.01, 'mean_of_four') == [
+        ('seed', '60%', '70%'), ('0', '-0.50', '-0.50'), ('1', '-1.00', 'not reached'), ('2', *['not reached'] * 2)]
+    assert figure.seed_table(rows, 0.01, 'global_sparsity') == [('seed',)]
     for row in rows:  # the mean without conv1; rows of before do not say it
         row.update(zero_conv1='0', zero_conv2='0.3', zero_fc1=row['mean_of_four'], zero_fc2='0.9')
     of_three = figure.interval_table(rows, 0.01, 'mean_of_three')[1]
