@@ -18,7 +18,6 @@ if __name__ in ('__main__', '__mp_main__'):  # the latter in the other process
     surroundings.prepare()
 
 import concurrent.futures
-import datetime
 import functools
 import importlib.util
 import multiprocessing
@@ -154,7 +153,7 @@ def show_speeds(settings, rounds, steps):
               f'{images / median[title] if images else 0:10,.0f}{flop / median[title] / 1e9:9.0f}'
               f'{flop / median[title] / rate:16.0%}{median[title] / ours:12.2f}')
     run = 100000 * median['training step'] + 1000 * median['evaluation']
-    print(f'\n100,000 steps, with an evaluation every 100: {datetime.timedelta(seconds=round(run))}')
+    print(f'\n100,000 steps, with an evaluation every 100: {timing.clock(run)}')
 
 
 def benchmark():

@@ -15,7 +15,6 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()
 
-import datetime
 import itertools
 import math
 import shlex
@@ -31,6 +30,7 @@ import main
 import pictures
 import program
 import surroundings
+import timing
 from jobs import grid, plan, to_do
 from rows import append, matching, read, text
 
@@ -124,7 +124,7 @@ def train_all(remaining, path):
             print(f', FAILED with status {status}', end='')
         done += 1
         left = (time.monotonic() - started) / done * (len(jobs) - 1)
-        print(f', {datetime.timedelta(seconds=round(left))} left' if len(jobs) > 1 else '')
+        print(f', {timing.clock(left)} left' if len(jobs) > 1 else '')
 
 
 def print_commands(jobs, again):
@@ -188,7 +188,7 @@ def compare():
             figure.draw_drops(rows, variances[0], levels, drawn['picture'], figure.fresh(rows, every))
         if 'alive' in drawn:
             figure.draw_alive(rows, variances[0], drawn['alive'])
-        return figure.show(rows, variances[0], levels)
+        return figure.show(rows, variances[0], levels, every)
     if FLAGS.baselines and not FLAGS.retrain_steps:
         raise program.RunError('--baselines stand beside retrained rows: give --retrain_steps, such as 3000, too.')
 

@@ -1,7 +1,6 @@
-"""The paper's figure, out of the rows of compare.py: the accuracy that each method loses at a level of sparsity.
+"""The paper's figure and the tables of the pages, out of the rows of compare.py.
 
-A level between two strengths is interpolated; one that no two strengths enclose is missing. As a command it prints the
-table of the CSV that keras_applications.py writes:
+As a command it prints the table of the CSV that keras_applications.py writes:
 
     python figure.py _img/keras_applications.csv
 """
@@ -13,127 +12,34 @@ if __name__ == '__main__':
 import csv
 import itertools
 import math
+import operator
 import statistics
 import sys
 
-import scipy.stats
-
+import evidence
 import pictures
 import program
-from report import MEASURES
-from rows import REGULARISED, matching, method, text
+from evidence import MACS_SAVED, PAPER, PLAN, PRIMARY, drops, interval, paired_differences, points_lost, series, variant
+from rows import REGULARISED, key, method
 
-OF_MASKS = ('mean_of_four', 'global_sparsity')  # measures by which SCN's level is the share of its masks
-MACS_SAVED = 'macs_saved'  # our choice: what structured sparsity is for
-PLAN = {  # the measures and levels, per cent, of _img/README.rst: the tables of intervals
-    'mean_of_four': (MEASURES['mean_of_four'], (60, 70, 80, 90)),
-    'mean_of_three': ('mean of conv2, fc1 and fc2', (60, 70, 80, 90)),
-    'global_sparsity': (MEASURES['global_sparsity'], (92, 95, 97, 98)),
-    MACS_SAVED: ('share of the multiply-accumulates saved', (50, 60, 70, 80, 90, 95)),
-    'mean_of_five': (MEASURES['mean_of_five'], (50, 60, 70, 80))}
-PAPER = {  # accuracy drop in points by level in per cent, read off the paper's figure to 0.02
-    'scn': {50: 0.15, 60: 0.25, 70: 0.46, 80: 1.55, 90: 3.19},
-    'ssl': {50: 0.11, 60: 0.15, 70: 0.38, 80: 0.91, 90: 1.61},
-    'gss': {50: 0.25, 60: 0.23, 70: 0.44, 80: 0.51, 90: 0.62}}
-PRIMARY = 0.975  # of the plan's intervals, for there are two
+CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per cent; how compared; what equal ones give
+    ('GSS - SSL at 80%, points lost', 'gss', 'ssl', 80, operator.sub, 0),
+    ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub, 0),
+    ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub, 0),
+    ('SSL / GSS at 90%, times lost', 'ssl', 'gss', 90, operator.truediv, 1))
+VERDICTS = {  # by whether the interval holds the paper's value, and that of equal ones
+    (True, True): 'undecided', (True, False): 'reproduced', (False, True): 'not reproduced'}
+UNREACHED = 'not by all'  # seeds
+IN_A_CELL = 4  # seeds at most; the values of more have a table of their own
 
 
-def variant(rows, retrain_steps=0):
-    """The rows of whole nets at the default threshold: plain, or retrained for so many steps; no magnitude pruning."""
-    return matching(rows, groups='', retrain_steps=retrain_steps, sparsity_threshold=0.001)
-
-
-# ---------------------------------------------------------------------------------------------------------- levels
-
-def reached(row, measure, whole):
-    """The level of sparsity that a row has, per cent; NaN where it does not say. `whole`: the row of the whole net."""
-    if measure == MACS_SAVED:
-        return 100 * (1 - float(row['macs']) / float(whole['macs']))
-    if measure == 'mean_of_three':
-        return 100 * statistics.mean(float(row[f'zero_{layer}'] or math.nan) for layer in REGULARISED[1:])
-    return 100 * float(row[measure])
-
-
-def drop(rows, seed, series, measure, level, retrain_steps=0):
-    """Test accuracy lost against the dense net of the same seed, retrained likewise, at a level of sparsity.
-
-    Args:
-      rows: list of rows of one data set, net, length and schedule.
-      seed: str.
-      series: (method, group_variance), the latter as in the CSV.
-      measure: one of PLAN.
-      level: float, per cent.
-      retrain_steps: int, of which rows; 0: the plain ones.
-
-    Returns:
-      Points, float, on the line between the first two neighbouring strengths that enclose the level; None if there are
-      none. A random mask switches off the stated share of each layer, so there the level of sparsity is the mask's.
-    """
-    plain, rows = (variant([row for row in rows if row['seed'] == seed], steps) for steps in (0, retrain_steps))
-    whole, dense = (next((row for row in of if row['method'] == 'dense'), None) for of in (plain, rows))
-    rows = [row for row in rows if (row['method'], row['group_variance']) == series]
-    if not dense or not whole or not float(whole['macs']):
-        return None
-
-    def lost(row):
-        return 100 * (float(dense['test_accuracy']) - float(row['test_accuracy']))
-
-    if series[0] == 'scn' and measure in OF_MASKS:
-        return next((lost(row) for row in rows if math.isclose(100 * float(row['random_sparsity']), level)), None)
-    rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
-    points = [(reached(row, measure, whole), lost(row)) for row in rows]
-    for (before, points_before), (after, points_after) in itertools.pairwise(points):
-        if min(before, after) <= level <= max(before, after):
-            part = (level - before) / (after - before) if after != before else 0
-            return points_before + part * (points_after - points_before)
-    return None
-
-
-def drops(rows, variance, measure, levels, retrain_steps=0):
-    """`drop` for each method, level and seed: dict from scn, ssl and gss to dicts from level to dicts from seed.
-
-    Args:
-      variance: float, lambda_v of GSS. The others are those of `drop`.
-    """
-    series = {'scn': '0', 'ssl': '0', 'gss': text(variance)}
-    seeds = sorted({row['seed'] for row in rows}, key=int)
-    found = {name: {level: {seed: drop(rows, seed, (name, of), measure, level, retrain_steps) for seed in seeds}
-                    for level in levels}
-             for name, of in series.items()}
-    return {name: {level: {seed: points for seed, points in of.items() if points is not None}
-                   for level, of in by_level.items()} for name, by_level in found.items()}
-
+# ---------------------------------------------------------------------------------------------------- what is said
 
 def spread(values, form='.2f'):
     """Mean and standard deviation, as text."""
     values = list(values)
     deviation = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
     return f'{statistics.mean(values):{form}}{deviation}' if values else 'out of range'
-
-
-def paired_differences(found, level):
-    """GSS minus SSL, points, of each seed that has both at the level; `found` is what `drops` returns."""
-    ssl, gss = found['ssl'][level], found['gss'][level]
-    return [gss[seed] - ssl[seed] for seed in gss if seed in ssl]
-
-
-# ------------------------------------------------------------------------------------------------------- intervals
-
-def interval(values, confidence=0.95):
-    """Of a few floats: their mean, and the half width of its t interval."""
-    return statistics.mean(values), (scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
-                                     * statistics.stdev(values) / math.sqrt(len(values)))
-
-
-def sign_flip(values):
-    """Exact two-sided p of the hypothesis that each float might as well have the other sign.
-
-    It is the share of all choices of signs whose sum is as far from 0 as that of the values, or farther.
-    """
-    observed = abs(sum(values)) - 1e-12  # for the sums are rounded
-    sums = [sum(map(math.prod, zip(values, signs, strict=True)))
-            for signs in itertools.product((1, -1), repeat=len(values))]
-    return sum(abs(of) >= observed for of in sums) / len(sums)
 
 
 def bounds(values, confidence=0.95, sign='+'):
@@ -144,76 +50,97 @@ def bounds(values, confidence=0.95, sign='+'):
     return f'{mean:{sign}.2f} [{mean - half:{sign}.2f}, {mean + half:{sign}.2f}]'
 
 
-def statement(differences, paper, confidence):
-    """What a primary comparison of _img/README.rst says: of the paper's difference, and of none, apart."""
-    mean, half = interval(differences, confidence)
-    outside = {name: abs(value - mean) > half for name, value in ((f"the paper's {paper:+.2f}", paper), ('0', 0.0))}
-    if not any(outside.values()):
-        return f'undecided: {" and ".join(outside)} are both inside, half width {half:.2f}'
-    return ', '.join(f'{name} is {"outside" if is_outside else "inside"}' for name, is_outside in outside.items())
+def rst(table):
+    """A table, a list of tuples of str with the head first, as reStructuredText."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = '  '.join('=' * width for width in widths)
+    head, *body = ('  '.join(map(str.ljust, line, widths)).rstrip() for line in table)
+    return '\n'.join([rule, head, rule, *body, rule])
 
 
-def primary(rows, variance):
-    """Lines of the two primary comparisons of _img/README.rst, for seeds that all reach the level."""
-    lines, found = [], drops(rows, variance, 'mean_of_four', (80, 90))
-    for level in (80, 90):
-        paired, paper = paired_differences(found, level), PAPER['gss'][level] - PAPER['ssl'][level]
-        if len(paired) == len({row['seed'] for row in variant(rows)}) > 1:
-            lines.append(f'GSS - SSL at {level}%: {bounds(paired, PRIMARY)}: {statement(paired, paper, PRIMARY)}')
-    return lines
-
+# ---------------------------------------------------------------------------------------------------------- tables
 
 def claim_table(rows, variance):
-    """Lines of the table: the paper's claims by the mean of four, what was measured, what follows from the interval.
+    """Lines of the table: the paper's claims, what was measured, what follows from the interval.
 
-    Reproduced: its interval holds the paper's value, and not that of no difference; and so on. A claim that one of the
-    seeds does not reach gets none.
+    A claim that one of the seeds does not reach gets none. Where the interval holds neither value it lies on the other
+    side of equality than the paper's, the opposite, or on the same, another size.
     """
     found = drops(rows, variance, 'mean_of_four', (80, 90))
     seeds = {row['seed'] for row in variant(rows)}
-    claims = [(f'{one.upper()} - {other.upper()} at {level}%, points lost', one, other, level, lambda a, b: a - b, 0)
-              for one, other, level in (('gss', 'ssl', 80), ('gss', 'ssl', 90), ('scn', 'ssl', 90))]
-    claims.append(('SSL / GSS at 90%, times lost', 'ssl', 'gss', 90, lambda a, b: a / b, 1))
     table = [('claim', 'paper', 'here', 'verdict')]
-    for words, one, other, level, compared, equal in claims:
-        pair, paper = (found[one][level], found[other][level]), compared(PAPER[one][level], PAPER[other][level])
-        if len(seeds) > 1 and pair[0].keys() == pair[1].keys() == seeds:
-            values = [compared(pair[0][seed], pair[1][seed]) for seed in seeds]
-            mean, half = interval(values, PRIMARY)
-            verdict = {(True, True): 'undecided', (True, False): 'reproduced', (False, True): 'not reproduced',
-                       (False, False): 'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size'}[
-                           abs(paper - mean) <= half, abs(equal - mean) <= half]
-            sign = '' if equal else '+'
-            table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict))
+    for words, one, other, level, compared, equal in CLAIMS:
+        ours, theirs = found[one][level], found[other][level]
+        if len(seeds) < 2 or not ours.keys() == theirs.keys() == seeds:
+            continue
+        if compared is operator.truediv and not all(theirs.values()):  # nothing lost, of which there are no times
+            continue
+        paper = compared(PAPER[one][level], PAPER[other][level])
+        values = [compared(ours[seed], theirs[seed]) for seed in seeds]
+        mean, half = interval(values, PRIMARY)
+        verdict = VERDICTS.get((abs(paper - mean) <= half, abs(equal - mean) <= half)) or (
+            'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size')
+        sign = '' if equal else '+'
+        table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict))
     return table
 
 
 def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
     """Lines of the table: what each method loses, and the paired difference, with 95% t intervals.
 
-    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none.
+    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none. The values of more seeds than
+    a cell has room for are in `seed_table` alone.
     """
     levels = sorted({*PLAN[measure][1], *levels})
     found = drops(rows, variance, measure, levels, retrain_steps)
     seeds = {row['seed'] for row in variant(rows, retrain_steps)}
 
     def cell(lost):
-        return bounds(list(lost.values()), sign='') if lost and lost.keys() == seeds else 'not by all'
+        return bounds([*lost.values()], sign='') if lost and lost.keys() == seeds else UNREACHED
 
     table = [('level', 'SCN', 'SSL', 'GSS', 'GSS - SSL', 'p', 'GSS - SSL, by seed')]
     for level in levels:
-        of = {name: found[name][level] for name in ('scn', 'ssl', 'gss')}
-        paired = paired_differences(found, level) if cell(of['ssl']) != 'not by all' != cell(of['gss']) else []
-        table.append((f'{level:g}%', *map(cell, of.values()), *(
-            (bounds(paired), f'{sign_flip(paired):.3f}' if len(paired) > 1 else 'none', ', '.join(
-                f'{d:+.2f}' for d in paired)) if paired else ['not by all'] * 3)))
-    table = [line for line in table if {'not by all'} != {*line[1:]}]
-    if not any(found['scn'].values()):
-        table = [(line[0], *line[2:]) for line in table]
+        lost = [cell(found[name][level]) for name in ('scn', 'ssl', 'gss')]
+        paired = [] if UNREACHED in lost[1:] else [*paired_differences(found, level).values()]
+        table.append((f'{level:g}%', *lost, *((
+            bounds(paired), f'{evidence.sign_flip(paired):.3f}' if len(paired) > 1 else 'none',
+            ', '.join(f'{points:+.2f}' for points in paired)) if paired else [UNREACHED] * 3)))
+    table = [line for line in table if {UNREACHED} != {*line[1:]}]
+    first = 1 if any(found['scn'].values()) else 2
+    last = None if len(seeds) <= IN_A_CELL else -1
+    return [(line[0], *line[first:last]) for line in table]
+
+
+def seed_table(rows, variance, measure, retrain_steps=0):
+    """Lines of the table: GSS minus SSL, points lost, a line a seed, at those levels of PLAN that any seed reaches."""
+    levels = PLAN[measure][1]
+    found = drops(rows, variance, measure, levels, retrain_steps)
+    paired = {level: of for level in levels if (of := paired_differences(found, level))}
+    seeds = sorted({row['seed'] for row in variant(rows, retrain_steps)}, key=int) if paired else []
+    return [('seed', *(f'{level}%' for level in paired)), *(
+        (seed, *(f'{of[seed]:+.2f}' if seed in of else 'not reached' for of in paired.values())) for seed in seeds)]
+
+
+def baseline_table(rows, every, variance, retrain_steps):
+    """Lines of the table: SSL and GSS, retrained, beside nets of their widths, means over the seeds that have all.
+
+    Fresh and magnitude are those of `evidence.baselines`. All points lost are against the seed's retrained dense net;
+    differences are paired by seed, with 95% t intervals, and a negative one speaks for the run.
+    """
+    found = {}
+    for row, of in evidence.baselines(rows, every, retrain_steps):
+        if series(variance)[row['method']] == row['group_variance'] and all(of.values()):
+            found.setdefault((row['method'], float(row['group_lasso'])), []).append((
+                evidence.reached(of['run'], MACS_SAVED, of['whole']),
+                *(points_lost(of['dense'], of[name]) for name in ('run', 'fresh', 'magnitude'))))
+    table = [('run, lambda_g (seeds)', 'MACs saved', 'run', 'fresh', 'run - fresh', 'magnitude', 'run - magnitude')]
+    for kind, lasso in sorted(found, key=lambda run: (run[0] == 'gss', run[1])):
+        saved, run, *others = zip(*found[kind, lasso], strict=True)
+        table.append((f'{kind.upper()}, {lasso:g} ({len(run)})', f'{statistics.mean(saved):.1f}%',
+                      f'{statistics.mean(run):.2f}', *(text for other in others for text in (
+                          f'{statistics.mean(other):.2f}', bounds([*map(operator.sub, run, other)])))))
     return table
 
-
-# ----------------------------------------------------------------------------------------------------- what is shown
 
 def run_table(rows, retrain_steps=0):
     """Lines of the table: each method and strength, means over the seeds, whose number stands in brackets."""
@@ -235,25 +162,6 @@ def run_table(rows, retrain_steps=0):
     return table
 
 
-def fresh(rows, every):
-    """The dense nets among `every` that were always of the widths that one of the SSL and GSS `rows` has left."""
-    left = {(row['dataset'], row['seed'], '-'.join(row[f'alive_{layer}'] for layer in REGULARISED))
-            for row in variant(rows) if row['method'] in ('ssl', 'gss')}
-    rates = {(row['learning_rate'], row['final_learning_rate'], row['widths']) for row in rows}
-    return [row for row in variant(every)
-            if row['method'] == 'dense' and (row['dataset'], row['seed'], row['widths']) in left
-            and any((row['learning_rate'], row['final_learning_rate']) == of[:2] and row['widths'] != of[2]
-                    for of in rates)]
-
-
-def rst(table):
-    """A table, a list of tuples of str with the head first, as reStructuredText."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rule = '  '.join('=' * width for width in widths)
-    head, *body = ('  '.join(map(str.ljust, line, widths)).rstrip() for line in table)
-    return '\n'.join([rule, head, rule, *body, rule])
-
-
 def application_table(path):
     """Lines of the table of a CSV of keras_applications.py: networks before and after they are cut.
 
@@ -272,36 +180,46 @@ def application_table(path):
         raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
 
 
-def show(rows, variance, levels):
-    """Prints the tables of the pages.
+def show(rows, variance, levels, every=()):
+    """Prints the tables of the pages, those that have a line.
 
     Args:
-      rows, variance, levels: those of `drops`. Without a level there is no figure: the table of the runs alone.
+      rows, variance, levels: those of `drops`. Without a level there is no figure: the tables of the runs alone.
+      every: list of rows, for nets of other widths, too: what `baseline_table` is of.
     """
-    if levels and len(claims := claim_table(rows, variance)) > 1:
-        print(f'Claims of the paper, {PRIMARY:.1%} t intervals; level: mean of the four regularised layers\n\n'
-              f'{rst(claims)}\n', *primary(rows, variance), sep='\n', end='\n\n')
+    tables = [(f'Claims of the paper, {PRIMARY:.1%} t intervals; level: mean of the four regularised layers',
+               claim_table(rows, variance))] if levels else []
     for steps in sorted({int(row['retrain_steps']) for row in rows if not row['groups']}):
         after = f', after retraining for {steps:,} steps' if steps else ''
-        for measure, (title, _) in PLAN.items():
-            table = interval_table(rows, variance, measure, levels, steps)
-            if levels and len(table) > 1:
-                print(f'Points lost{after}, mean and 95% t interval; level: {title}\n\n'
-                      f'{rst(table)}\n')
-        print(f'All runs, means over the seeds{after}\n\n{rst(run_table(rows, steps))}' + '\n' * bool(steps))
+        for measure, (title, _) in PLAN.items() if levels else ():
+            tables.append((f'Points lost{after}, mean and 95% t interval; level: {title}',
+                           interval_table(rows, variance, measure, levels, steps)))
+            if len({row['seed'] for row in variant(rows, steps)}) > IN_A_CELL:
+                tables.append((f'GSS - SSL by seed{after}, points lost; level: {title}',
+                               seed_table(rows, variance, measure, steps)))
+        tables.append((f'All runs, means over the seeds{after}', run_table(rows, steps)))
+        if steps:
+            tables.append((f'Points lost{after}: runs, dense nets that were always as small, and dense nets cut by '
+                           'magnitude; 95% t intervals', baseline_table(rows, every, variance, steps)))
+    print('\n\n'.join(f'{title}\n\n{rst(table)}' for title, table in tables if len(table) > 1))
 
 
 # ---------------------------------------------------------------------------------------------------- what is drawn
+
+def fresh(rows, every):
+    """The dense nets among `every` that were always as small as what one of the SSL and GSS `rows` has left."""
+    last = max(int(row['retrain_steps']) for row in rows)
+    found = [of['fresh'] for _, of in evidence.baselines(rows, every, last) if of['fresh']]
+    return [*{key(row): row for row in found}.values()]
+
 
 def points(rows, measure, some, retrain_steps=0):
     """For each of `some` rows (level in per cent, points lost), by the dense nets of its seed among `rows`."""
     found = []
     for row in some:
-        of_seed = [dense for dense in rows if dense['seed'] == row['seed'] and dense['method'] == 'dense']
-        whole, dense = (next(iter(variant(of_seed, steps)), None) for steps in (0, retrain_steps))
-        dense = dense or whole
-        if whole and not math.isnan(level := reached(row, measure, whole)):
-            found.append((level, 100 * (float(dense['test_accuracy']) - float(row['test_accuracy']))))
+        whole, dense = evidence.dense_nets(rows, row['seed'], retrain_steps)
+        if whole and dense and not math.isnan(level := evidence.reached(row, measure, whole)):
+            found.append((level, points_lost(dense, row)))
     return sorted(found)
 
 
@@ -311,8 +229,8 @@ def curves(rows, variance, measure, levels, small=()):
     last = max(int(row['retrain_steps']) for row in rows)
     for steps in sorted({0, last}):
         lost = drops(rows, variance, measure, levels, steps)
-        for name, of in (('ssl', '0'), ('gss', text(variance)), ('scn', '0')):
-            if name == 'scn' and (steps or measure not in OF_MASKS):
+        for name, of in series(variance).items():
+            if name == 'scn' and (steps or measure not in evidence.OF_MASKS):
                 continue
             runs = [row for row in variant(rows, steps) if (row['method'], row['group_variance']) == (name, of)]
             means = [(level, *(interval(values) if len(values) > 1 else (values[0], None)))
@@ -337,7 +255,7 @@ def headline(rows, variance):
     paired = paired_differences(drops(rows, variance, 'mean_of_four', [level]), level)
     if len(paired) < 2 or len(paired) < len({row['seed'] for row in variant(rows)}):
         return 'Accuracy lost against sparsity'
-    (mean, half), paper = interval(paired, PRIMARY), PAPER['gss'][level] - PAPER['ssl'][level]
+    (mean, half), paper = interval([*paired.values()], PRIMARY), PAPER['gss'][level] - PAPER['ssl'][level]
     if abs(mean) > half:
         said = f'GSS loses {"less" if mean < 0 else "more"} than SSL at {level}% zeros'
     else:
@@ -354,28 +272,25 @@ def draw_drops(rows, variance, levels, path, small=()):
 
 def draw_alive(rows, variance, path):
     """Draws the groups alive as the PNG file `path`, in the layer in which SSL and GSS differ most; else as `drops`."""
-    alive = {layer: {name: {} for name in ('ssl', 'gss')} for layer in REGULARISED}
+    alive = {layer: {'ssl': {}, 'gss': {}} for layer in REGULARISED}
     for row in sorted(variant(rows), key=lambda row: (float(row['group_lasso']), int(row['seed']))):
-        if float(row['group_lasso']) and (row['method'], row['group_variance']) in (
-                ('ssl', '0'), ('gss', text(variance))):
+        if float(row['group_lasso']) and series(variance).get(row['method']) == row['group_variance']:
             for layer, of in alive.items():
                 of[row['method']].setdefault(float(row['group_lasso']), []).append(int(row[f'alive_{layer}']))
 
-    def apart(layer):
-        """The most that the means differ at one strength, as a share of the layer; and where."""
+    def apart(place):
+        """How far the means differ in a layer at a strength, as a share of the layer; and that strength."""
+        layer, at = place
         ssl, gss = alive[layer].values()
         most = max(max(counts) for of in (ssl, gss) for counts in of.values())
-        return max((abs(statistics.mean(ssl[at]) - statistics.mean(gss[at])) / (most or 1), at)
-                   for at in ssl.keys() & gss.keys())
+        return abs(statistics.mean(ssl[at]) - statistics.mean(gss[at])) / (most or 1), at
 
-    both = [layer for layer, (ssl, gss) in ((layer, of.values()) for layer, of in alive.items())
-            if ssl.keys() & gss.keys()]
+    both = set.intersection(*map(set, alive['conv1'].values()))
     if not both:
         return pictures.draw_alive('Groups alive in conv1', alive['conv1'], path)
-    layer = max(both, key=apart)
-    at = apart(layer)[1]
-    means = [f'{statistics.mean(of[at]):.1f}' for of in alive[layer].values()]
-    pictures.draw_alive(f'{layer}: at lambda_g = {at:g} SSL keeps {means[0]} groups in the mean, GSS {means[1]}',
+    layer, at = max(itertools.product(REGULARISED, both), key=apart)
+    ssl, gss = (f'{statistics.mean(of[at]):.1f}' for of in alive[layer].values())
+    pictures.draw_alive(f'{layer}: at lambda_g = {at:g} SSL keeps {ssl} groups in the mean, GSS {gss}',
                         alive[layer], path)
 
 

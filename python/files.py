@@ -108,11 +108,16 @@ def part_of(path, folder=False):
     while True:
         part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
         part.mkdir() if folder else part.touch(exist_ok=False)
-        with contextlib.suppress(OSError):  # another process may remove it before it is held
+        try:
             number = lock(part)
-            if part.exists():
-                break
-            os.close(number)
+        except (BlockingIOError, FileNotFoundError):  # another process removes it, as one that was left
+            continue
+        except OSError:  # a file system without locks, say: another part would fare no better
+            _remove(part)
+            raise
+        if part.exists():
+            break
+        os.close(number)
     try:
         yield part
         if path.exists() and not folder:

@@ -9,6 +9,7 @@ their SHA-256. Nothing that is on the disk already is ever replaced or deleted, 
 """
 
 import collections
+import contextlib
 import gzip
 import hashlib
 import math
@@ -43,7 +44,7 @@ MIRRORS = {
 }
 TRAIN_IMAGES, TRAIN_LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
 TEST_IMAGES, TEST_LABELS = 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'
-CIFAR10_FOLDER, CIFAR10_ARCHIVE = 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz'
+CIFAR10_ARCHIVE = 'cifar-10-binary.tar.gz'
 # Of the unpacked files, for mirrors compress anew; and of CIFAR-10's one archive.
 SHA256 = {
     'mnist': {
@@ -68,7 +69,19 @@ SHA256 = {
     },
     CIFAR10_ARCHIVE: 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
 }
-REMEDY = 'Move the file away, and it is downloaded anew; or give another --data_dir.'
+# The names that people have an IDX file by, in the order in which they are sought; dotted: .idx in place of -idx.
+IDX_NAMES = ('{name}.gz', '{dotted}.gz', '{name}', '{dotted}')
+
+# What helps, as the end of a message: with a file that can be downloaded; a folder that was unpacked; whole sets.
+MOVE = 'Move the file away, and it is downloaded anew; or give another --data_dir.'
+UNPACK = f'Unpack {CIFAR10_ARCHIVE} there anew, or give another --data_dir.'
+OTHER = 'Give another --data_dir.'
+ABSENT = """{path} is not there, and no mirror gave it:
+{failures}
+Ways out: put {files} into a folder DIR, or do without:
+  python {program} --dataset={dataset} --data_dir=DIR
+  python {program} --dataset=mnist_5k
+  python {program} --fake_data"""
 
 
 class DataError(program.RunError):
@@ -152,29 +165,48 @@ def batch(images, labels, step, batch_size, seed):
     return tf.gather(images, index), tf.gather(labels, index)
 
 
+# ---------------------------------------------------------------------------------------------- files of any kind
+
+@contextlib.contextmanager
+def _readable(path, remedy=MOVE):
+    try:
+        yield
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f'{path}: cannot be read or unpacked ({error}). {remedy}') from error
+
+
+def _check_labels(labels, path, remedy=MOVE):
+    if len(labels) and labels.max() >= CLASSES:
+        raise DataError(f'{path}: label {labels.max()} is outside 0..{CLASSES - 1}. {remedy}')
+
+
+def _warn_of_others(path, content, dataset, name):
+    """Warns of a file that is sound but not the one of its name that the data set's makers published."""
+    if hashlib.sha256(content).hexdigest() != SHA256[dataset][name]:
+        print(f'warning: {path}: a valid file, but not the one of {dataset}; it is used as it is.', file=sys.stderr)
+
+
 # ----------------------------------------------------------------------------------------- MNIST, Fashion-MNIST
 
 def _mnist(folder, dataset):
     """The four IDX files: 55,000 / 5,000 / 10,000 images if they are the usual ones."""
-    paths = {name: _find(folder, name) or _download(folder / f'{name}.gz', dataset, SHA256[dataset][name])
-             for name in SHA256[dataset]}
-    train = _read_pair(paths[TRAIN_IMAGES], paths[TRAIN_LABELS], dataset)
-    test = _read_pair(paths[TEST_IMAGES], paths[TEST_LABELS], dataset)
+    paths = {name: _find(folder, name) or _download(folder / f'{name}.gz', dataset, sha256, gzip.decompress,
+                                                    f'{", ".join(SHA256[dataset])}, packed or not,')
+             for name, sha256 in SHA256[dataset].items()}
+    train, test = (_read_pair(paths[images], paths[labels], dataset)
+                   for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)))
     if len(train.labels) <= VALIDATION_SIZE or not train.images.size or not test.images.size:
         raise DataError(f'{folder}: training images {train.images.shape} and test images {test.images.shape} are too '
-                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. '
-                        'Give another --data_dir.')
+                        f'few: the first {VALIDATION_SIZE} to train with are the validation set. {OTHER}')
     if train.images.shape[1:] != test.images.shape[1:]:
-        raise DataError(f'{paths[TRAIN_IMAGES]} and {paths[TEST_IMAGES]} hold images of different sizes. '
-                        'Give another --data_dir.')
+        raise DataError(f'{paths[TRAIN_IMAGES]} and {paths[TEST_IMAGES]} hold images of different sizes. {OTHER}')
     return DataSets(dataset, DataSet(*(a[VALIDATION_SIZE:] for a in train)),
                     DataSet(*(a[:VALIDATION_SIZE] for a in train)), test)
 
 
 def _find(folder, name):
-    """The path of an IDX file under any name that people have it by, or None."""
-    dotted = name.replace('-idx', '.idx')  # as some archives have it
-    paths = [folder / n for n in (f'{name}.gz', f'{dotted}.gz', name, dotted)]
+    """The path of an IDX file under one of IDX_NAMES, or None."""
+    paths = [folder / of.format(name=name, dotted=name.replace('-idx', '.idx')) for of in IDX_NAMES]
     # Files first: some archives hold folders of these names too. A dangling link is somebody's, and not replaced.
     return next(filter(os.path.isfile, paths), None) or next(filter(os.path.lexists, paths), None)
 
@@ -188,7 +220,7 @@ def _read_pair(images_path, labels_path, dataset):
     return DataSet(images[..., np.newaxis] / np.float32(255), labels.astype(np.int64))
 
 
-def read_idx(path, dimensions, dataset=None):
+def read_idx(path, dimensions, dataset):
     """Reads an IDX file of unsigned bytes.
 
     Args:
@@ -202,34 +234,20 @@ def read_idx(path, dimensions, dataset=None):
     Raises:
       DataError: the file cannot be read, or is cut short, or no IDX file of that many dimensions.
     """
-    try:
+    with _readable(path):
         content = path.read_bytes()
         if path.suffix == '.gz':
             content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f'{path}: cannot be read or unpacked ({error}). {REMEDY}') from error
     header = 4 + 4 * dimensions
     if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:  # 8: unsigned bytes
         raise DataError(f'{path}: no IDX file of unsigned bytes in {dimensions} dimensions '
-                        f'(its first bytes are {content[:4].hex() or "missing"}). {REMEDY}')
+                        f'(its first bytes are {content[:4].hex() or "missing"}). {MOVE}')
     shape = [int(n) for n in np.frombuffer(content, '>u4', dimensions, offset=4)]
     if len(content) != header + math.prod(shape):
         raise DataError(f'{path}: {len(content) - header} bytes of data where its header {shape} means '
-                        f'{math.prod(shape)}. {REMEDY}')
-    if dataset:
-        _warn_of_others(path, content, dataset, path.name.removesuffix('.gz').replace('.idx', '-idx'))
+                        f'{math.prod(shape)}. {MOVE}')
+    _warn_of_others(path, content, dataset, path.name.removesuffix('.gz').replace('.idx', '-idx'))
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _check_labels(labels, path, remedy=REMEDY):
-    if len(labels) and labels.max() >= CLASSES:
-        raise DataError(f'{path}: label {labels.max()} is outside 0..{CLASSES - 1}. {remedy}')
-
-
-def _warn_of_others(path, content, dataset, name):
-    """Warns of a file that is sound but not the one of its name that the data set's makers published."""
-    if hashlib.sha256(content).hexdigest() != SHA256[dataset][name]:
-        print(f'warning: {path}: a valid file, but not the one of {dataset}; it is used as it is.', file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------------------------------ CIFAR-10
@@ -237,68 +255,60 @@ def _warn_of_others(path, content, dataset, name):
 def _cifar10(folder):
     """The binary version: 45,000 / 5,000 / 10,000 images."""
     names = list(SHA256['cifar10'])  # in the order of the images
-    places = {place: [name for name in names if os.path.lexists(place / name)]
-              for place in (folder / CIFAR10_FOLDER, folder)}
-    place, there = max(places.items(), key=lambda item: len(item[1]))
-    if there:
-        files, remedy = _files(place, there), f'Unpack {CIFAR10_ARCHIVE} there anew, or give another --data_dir.'
-    else:
-        place, remedy = folder / CIFAR10_ARCHIVE, REMEDY
-        if not os.path.lexists(place):
-            _download(place, 'cifar10', SHA256[CIFAR10_ARCHIVE])
-        files = _archived_files(place)
-
-    images = np.empty([len(names) * CIFAR10_IMAGES, 32, 32, 3], np.float32)  # 737 MB, and the only copy
-    labels = np.empty(len(images), np.int64)
-    record = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
-    read = set()
-    try:
-        for name, file in files:
-            content = file.read(CIFAR10_IMAGES * record + 1)
-            if len(content) != CIFAR10_IMAGES * record:
-                raise DataError(f'{place / name}: not the {CIFAR10_IMAGES * record} bytes of {CIFAR10_IMAGES} images '
-                                f'and labels. {remedy}')
-            _warn_of_others(place / name, content, 'cifar10', name)
-            records = np.frombuffer(content, np.uint8).reshape(-1, record)
-            _check_labels(records[:, 0], place / name, remedy)
-            start = names.index(name) * CIFAR10_IMAGES
-            part = slice(start, start + CIFAR10_IMAGES)
-            labels[part] = records[:, 0]
-            images[part] = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            read.add(name)
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f'{place}: cannot be read or unpacked ({error}). {remedy}') from error
-    if missing := [name for name in names if name not in read]:
+    # The layout that has most of the files, so that the missing ones are named; the archive, if no other has any.
+    where, read, remedy = max(CIFAR10_LAYOUTS, key=lambda layout: sum(
+        os.path.lexists(folder / layout[0] / name) for name in names))
+    place = folder / where
+    if not os.path.lexists(place):
+        _download(place, 'cifar10', SHA256[CIFAR10_ARCHIVE], bytes, CIFAR10_ARCHIVE)
+    with _readable(place, remedy):
+        contents = read(place)
+    if missing := [name for name in names if name not in contents]:
         raise DataError(f'{place}: {", ".join(missing)} missing. {remedy}')
-    images /= 255
-    return _split('cifar10', images, labels, 5 * CIFAR10_IMAGES - VALIDATION_SIZE, VALIDATION_SIZE)
-
-
-def _files(folder, names):
-    """Yields each name and its open file."""
+    record = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
+    size = CIFAR10_IMAGES * record
     for name in names:
-        with open(folder / name, 'rb') as file:
-            yield name, file
+        path, content = place / name, contents[name]
+        if len(content) != size:
+            raise DataError(f'{path}: not the {size} bytes of {CIFAR10_IMAGES} images and labels. {remedy}')
+        _warn_of_others(path, content, 'cifar10', name)
+        _check_labels(np.frombuffer(content, np.uint8)[::record], path, remedy)
+    records = np.frombuffer(b''.join(contents[name] for name in names), np.uint8).reshape(-1, record)
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).astype(np.float32, order='C')
+    images /= 255  # in place, for they are 737 MB
+    return _split('cifar10', images, records[:, 0], 5 * CIFAR10_IMAGES - VALIDATION_SIZE, VALIDATION_SIZE)
 
 
-def _archived_files(path):
-    """Yields the same out of the archive, whatever folder it has them in; nothing is unpacked to the disk."""
+def _unpacked(folder):
+    """Dict from the name of each of the six files that is there to its bytes."""
+    return {name: (folder / name).read_bytes() for name in SHA256['cifar10'] if os.path.lexists(folder / name)}
+
+
+def _archived(path):
+    """The same out of the archive, whatever folder it has them in; nothing is unpacked to the disk."""
+    found = {}
     with tarfile.open(path, 'r:gz') as archive:
         for member in archive:
             name = posixpath.basename(member.name)
             if name in SHA256['cifar10'] and member.isreg():  # not a link
-                yield name, archive.extractfile(member)
+                found[name] = archive.extractfile(member).read()
         archive.fileobj.read()  # on to the end, where the checksum is
+    return found
+
+
+CIFAR10_LAYOUTS = (  # where under --data_dir the six files may be; what reads them there; what helps if they are bad
+    (CIFAR10_ARCHIVE, _archived, MOVE), ('cifar-10-batches-bin', _unpacked, UNPACK), ('', _unpacked, UNPACK))
 
 
 # ------------------------------------------------------------------------------------------------------ download
 
-def _download(path, dataset, sha256):
+def _download(path, dataset, sha256, unpack, by_hand):
     """Downloads an absent file from the first mirror that gives it, and returns its path.
 
     Args:
       path: pathlib.Path; the mirrors know the file by the same name.
-      sha256: of the file's bytes if it is CIFAR-10's archive, else of what they unpack to.
+      sha256, unpack: as in `download.first_of`.
+      by_hand: str, the files that do instead.
 
     Raises:
       DataError, with the ways out: no mirror gives it, or it cannot be written.
@@ -306,20 +316,13 @@ def _download(path, dataset, sha256):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.part_of(path) as part, open(part, 'wb') as file:
-            content, failures = download.first_of(
-                [mirror + path.name for mirror in MIRRORS[dataset]], sha256,
-                unpack=bytes if path.name == CIFAR10_ARCHIVE else gzip.decompress)
+            content, failures = download.first_of([mirror + path.name for mirror in MIRRORS[dataset]], sha256, unpack)
             if content is None:
-                what = path.name if dataset == 'cifar10' else f'{", ".join(SHA256[dataset])}, packed or not,'
-                raise DataError('\n'.join([
-                    f'{path} is not there, and no mirror gave it:', *(f'  {failure}' for failure in failures),
-                    f'Ways out: put {what} into a folder DIR, or do without:',
-                    f'  python {sys.argv[0]} --dataset={dataset} --data_dir=DIR',
-                    f'  python {sys.argv[0]} --dataset=mnist_5k',
-                    f'  python {sys.argv[0]} --fake_data']))
+                raise DataError(ABSENT.format(path=path, failures='\n'.join(f'  {failure}' for failure in failures),
+                                              files=by_hand, program=sys.argv[0], dataset=dataset))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise DataError(f'{path}: cannot be written ({error}). Give another --data_dir.') from error
+        raise DataError(f'{path}: cannot be written ({error}). {OTHER}') from error
     return path

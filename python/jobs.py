@@ -12,7 +12,7 @@ import checkpoints
 import files
 import main
 import retrain
-from rows import KEY, LATER, key, method, row_of, text
+from rows import KEY, LATER, alive, key, method, row_of, text
 
 
 def grid(seeds, lassos, variances, levels):
@@ -143,7 +143,7 @@ class Retraining(Job):
         return self.has_checkpoint() or self.first.is_kept()
 
     def differs(self, content):
-        start = content['start']
+        start = content['start']  # the first run, as the retraining was started from it
         if not (found := super().differs(content)):
             found = self.first.differs({**content, 'settings': start['settings'], 'start': None,
                                         'results': {**content['results'], 'step': start['step']}})
@@ -158,20 +158,24 @@ def plan(runs, shared, runs_dir, data_dir, retrain_steps=0, baselines=False, row
     """
     found, dense, empty, known = {}, {}, [], {key(row): row for row in rows}
     for run in runs:
-        job = Job(run, shared, runs_dir, data_dir)
-        some, kind, row = [job], method(run), known.get(job.key) or retrain_steps and job.row()
-        alive = row and '-'.join(row[f'alive_{layer}'] for layer in main.REGULARISED)
+        job, kind = Job(run, shared, runs_dir, data_dir), method(run)
+        found.setdefault(job.key, job)
         if kind == 'dense':
-            dense[run['seed']] = job
-        if alive and '0' in alive.split('-'):
-            empty += [job.name] * bool(retrain_steps)
-        elif retrain_steps:
-            some.append(Retraining(job, retrain_steps))
-            if baselines and alive and kind in ('ssl', 'gss'):
-                some += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
-                             {**shared, 'widths': alive, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
-                         Retraining(dense[run['seed']], retrain_steps, alive)]
-        found |= {job.key: job for job in some if job.key not in found}
+            dense[run['seed']] = job  # a grid has it before the seed's other runs
+        if not retrain_steps:
+            continue
+        row = known.get(job.key) or job.row()
+        left = row and alive(row)
+        if left and '0' in left.split('-'):
+            empty.append(job.name)
+            continue
+        later = [Retraining(job, retrain_steps)]
+        if baselines and left and kind in ('ssl', 'gss'):  # as `evidence.baselines` seeks them
+            later += [Job({**run, 'group_lasso': 0.0, 'group_variance': 0.0},
+                          {**shared, 'widths': left, 'steps': shared['steps'] + retrain_steps}, runs_dir, data_dir),
+                      Retraining(dense[run['seed']], retrain_steps, left)]
+        for job in later:  # two runs may have left as much
+            found.setdefault(job.key, job)
     return list(found.values()), empty
 
 

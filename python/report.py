@@ -13,6 +13,7 @@ import checkpoints
 import evaluations
 import files
 import surroundings
+from timing import clock
 
 REMEDIES = {
     'weights': 'a smaller --learning_rate',
@@ -43,11 +44,6 @@ def method(run):
     if float(run['random_sparsity']):
         return 'scn'
     return 'gss' if float(run['group_variance']) else 'ssl' if float(run['group_lasso']) else 'dense'
-
-
-def clock(seconds):
-    minutes, seconds = divmod(round(seconds), 60)
-    return f'{minutes // 60}:{minutes % 60:02}:{seconds:02}'
 
 
 def explain(terms, variables):

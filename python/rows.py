@@ -29,6 +29,7 @@ ACCURACIES = {f'{part}_{name}': (part, name) for part in ('test', 'validation')
 COLUMNS = ['method', *FIRST, *ACCURACIES, 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
            *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in REGULARISED), *LATER, 'seconds', 'versions']
 OLD_COLUMNS = [name for name in COLUMNS if name not in LATER]
+MAY_BE_EMPTY = ('seconds', *(f'zero_{layer}' for layer in REGULARISED))
 OF_THE_MACHINE = ('device', 'seconds', 'versions')  # these may differ between two rows of one run
 
 
@@ -69,6 +70,11 @@ def key(row):
     return tuple(row[name] for name in KEY)
 
 
+def alive(row):
+    """The groups that a row has left, layer by layer, as in `widths` and `groups`: 20-18-61-124."""
+    return '-'.join(row[f'alive_{layer}'] for layer in REGULARISED)
+
+
 def matching(rows, **columns):
     """The rows that have these values in these columns."""
     return [row for row in rows if all(row[name] == text(value) for name, value in columns.items())]
@@ -88,11 +94,11 @@ def row_of(content):
              'widths': '-'.join(map(str, settings['widths'])), 'steps': start['step'] if start else results['step'],
              'groups': start['groups'] if start else '', 'retrain_steps': results['step'] if start else 0,
              'sparsity_threshold': float(content['settings']['sparsity_threshold']),
-             'device': of_starts(start['device'] for start in trained),
+             'device': of_starts(process['device'] for process in trained),
              # of a whole run alone, not of one that was resumed
              'seconds': content['seconds'] if content.get('steps_timed', results['step']) == results['step'] else '',
-             'versions': of_starts('; '.join(f'{name} {value}' for name, value in start.items()
-                                             if name not in ('step', 'device')) for start in trained),
+             'versions': of_starts('; '.join(f'{name} {value}' for name, value in process.items()
+                                             if name not in ('step', 'device')) for process in trained),
              **{column: results[part][name] for column, (part, name) in ACCURACIES.items()}}
     for name in REGULARISED:
         cells |= {f'alive_{name}': layers[name]['groups_alive'],
@@ -138,7 +144,7 @@ def parse(path, content):
         row = dict.fromkeys(COLUMNS) | LATER | dict(zip(columns, cells, strict=True))
         for name in COLUMNS:
             try:
-                row[name] = row[name] if name in (*LATER, 'seconds') and not row[name] else KINDS[name](row[name])
+                row[name] = KINDS[name](row[name]) if row[name] or name not in MAY_BE_EMPTY else ''
             except (ValueError, OverflowError):
                 refuse(f': in the row of {row["method"]}, seed {row["seed"]}, {name} cannot be '
                        f'{row[name] or "empty"}. Mend or remove that row, or give another file.')

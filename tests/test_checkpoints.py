@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import gc
 import json
@@ -471,6 +472,33 @@ def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_go
         assert not (tmp_path / 'new').exists()
     assert os.listdir(tmp_path / 'new') == ['file'] and sorted(os.listdir(tmp_path)) == sorted(
         [*others, 'it.csv', 'new'])
+
+
+@pytest.mark.parametrize('folder', [False, True])
+def test_a_file_system_without_locks_is_an_error_and_no_part_stays(tmp_path, monkeypatch, folder):
+    errors = iter([OSError(errno.ENOLCK, 'No locks available')])  # one, for a second try is one too many
+
+    def flock(*_):
+        raise next(errors)
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    with pytest.raises(OSError, match='No locks available'), files.part_of(tmp_path / 'it', folder):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_part_that_another_process_removes_before_it_is_held_is_made_anew(tmp_path, monkeypatch):
+    held, original = [], files.lock
+
+    def lock(path):
+        held.append(path)
+        if len(held) == 1:
+            path.unlink()
+        return original(path)
+
+    monkeypatch.setattr(files, 'lock', lock)
+    files.replace(tmp_path / 'it', 'whole')
+    assert len(held) == 2 and os.listdir(tmp_path) == ['it'] and (tmp_path / 'it').read_text() == 'whole'
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ import pictures
 import program
 import retrain
 from conftest import OUTSIDE, ROOT
+from rows import matching
 
 PAGES = {name: (ROOT / name).read_text()
          for name in ('README.rst', '_img/README.rst', 'python/README.rst', 'demo/README.rst')}
@@ -197,7 +198,7 @@ def test_the_files_in_the_map_are_those_of_the_folder():
 def measured(dataset='mnist', name=None, **columns):
     """The rows of a data set's comparison that have these values in these columns."""
     name = name or {'mnist': 'comparison.csv', 'cifar10': 'comparison_cifar10.csv'}[dataset]
-    return figure.matching(compare.read(ROOT / '_img' / name), dataset=dataset, sparsity_threshold=0.001, **columns)
+    return matching(compare.read(ROOT / '_img' / name), dataset=dataset, sparsity_threshold=0.001, **columns)
 
 
 def grid(**columns):

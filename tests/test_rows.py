@@ -47,7 +47,8 @@ def test_numbers_count_and_not_their_spellings(tmp_path, name):
 
 
 @pytest.mark.parametrize('name, value', [('seed', '3.5'), ('macs', '1e999'), ('alive_fc1', 'six'),
-                                         ('norms_fc2', '1,5 2'), ('zero_fc1', '1.5'), ('steps', '')])
+                                         ('norms_fc2', '1,5 2'), ('zero_fc1', '1.5'), ('steps', ''),
+                                         ('retrain_steps', ''), ('sparsity_threshold', '')])
 def test_what_is_no_number_is_refused_by_name(path, four, name, value):
     path.write_text(written([four[0], {**four[1], name: value}], header=True))
     with pytest.raises(RunError, match=f'in the row of {four[1]["method"]}, seed .*, {name} cannot be '
