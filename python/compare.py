@@ -3,6 +3,7 @@
     python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
     python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
     python compare.py --collect           takes the finished ones of these into the CSV
+    python compare.py --thresholds        takes them into it with their thresholds moved
     python compare.py --figure            prints the tables of the pages, and draws what --picture and --alive name
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
@@ -33,6 +34,7 @@ import surroundings
 import timing
 from jobs import grid, plan, to_do
 from rows import append, matching, read, text
+from thresholds import at_levels
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
@@ -62,8 +64,10 @@ def define_flags():
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
     for name, what in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
                        ('collect', 'Take the finished runs of --runs_dir into --csv, and train nothing.'),
+                       ('thresholds', 'Take the finished dense, SSL and GSS runs of --runs_dir into --csv as they are, '
+                        'and at the thresholds at which the mean of four is at --levels, and train nothing.'),
                        ('figure', 'Print the tables of --csv, and train nothing: of these --seeds and the first of '
-                        '--group_variances, all strengths.')):
+                        '--group_variances, all strengths; of several, also which one validation chooses.')):
         program.define('Output', 'boolean', name, False, what)
     for name, what in PICTURES.items():
         program.define_path('Output', name, None, f'With --figure: the PNG file to draw, {what}. None: none.')
@@ -157,11 +161,28 @@ def collect(remaining, path):
         taken += len(found)
 
 
+def move_thresholds(jobs, levels, data_dir, path):
+    """Takes those of the jobs that are kept into the CSV as `at_levels` has them; returns how many.
+
+    What is not there is named on stderr. Raises program.RunError as `at_levels` does.
+    """
+    kept = [job for job in jobs if job.is_kept()]
+    for job in jobs:
+        if job not in kept:
+            print(f'{job.name} is not finished, or its last checkpoint is gone', file=sys.stderr)
+    for job in kept:
+        for row in at_levels(job, levels, data_dir):
+            append(path, row)
+            print(f'{job.name}, threshold {row["sparsity_threshold"]}: mean of four {row["mean_of_four"]}, '
+                  f'test accuracy {float(row["test_accuracy"]):.2%}')
+    return len(kept)
+
+
 # ----------------------------------------------------------------------------------------------------------- main
 
 def compare():
-    if FLAGS.print_commands + FLAGS.collect + FLAGS.figure > 1:
-        raise program.RunError('give only one of --print_commands, --collect and --figure.')
+    if FLAGS.print_commands + FLAGS.collect + FLAGS.thresholds + FLAGS.figure > 1:
+        raise program.RunError('give only one of --print_commands, --collect, --thresholds and --figure.')
     seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
     lassos = numbers('group_lassos', float, lambda x: x == 0 or program.is_positive(x),
                      'finite numbers of at least 0; those above, of at least 1.2e-38')
@@ -188,7 +209,14 @@ def compare():
             figure.draw_drops(rows, variances[0], levels, drawn['picture'], figure.fresh(rows, every))
         if 'alive' in drawn:
             figure.draw_alive(rows, variances[0], drawn['alive'])
-        return figure.show(rows, variances[0], levels, every)
+        return figure.show(rows, variances, levels, every)
+    if FLAGS.thresholds:
+        if not levels:
+            raise program.RunError('--thresholds are moved to --levels: give these, too.')
+        jobs, _ = plan(grid(seeds, lassos, variances, ()), shared, runs_dir, data_dir)
+        if not move_thresholds(jobs, levels, data_dir, path):
+            raise program.RunError(f'--runs_dir={runs_dir} has no finished run of this grid. Give another.')
+        return
     if FLAGS.baselines and not FLAGS.retrain_steps:
         raise program.RunError('--baselines stand beside retrained rows: give --retrain_steps, such as 3000, too.')
 

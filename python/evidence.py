@@ -25,6 +25,7 @@ PAPER = {  # accuracy drop in points by level in per cent, read off the paper's 
     'ssl': {50: 0.11, 60: 0.15, 70: 0.38, 80: 0.91, 90: 1.61},
     'gss': {50: 0.25, 60: 0.23, 70: 0.44, 80: 0.51, 90: 0.62}}
 PRIMARY = 0.975  # of the plan's intervals, for there are two
+GRAIN = 0.5  # points of the mean of four: ten times what one weight of 20 filters of conv1 is
 
 
 def variant(rows, retrain_steps=0):
@@ -43,9 +44,9 @@ def dense_nets(rows, seed, retrain_steps):
     return [next(iter(variant(dense, steps)), None) for steps in (0, retrain_steps)]
 
 
-def points_lost(dense, row):
-    """Points of test accuracy, float, by which a row is below that of the dense net."""
-    return 100 * (float(dense['test_accuracy']) - float(row['test_accuracy']))
+def points_lost(dense, row, part='test'):
+    """Points of accuracy, float, by which a row is below that of the dense net, on test or validation images."""
+    return 100 * (float(dense[f'{part}_accuracy']) - float(row[f'{part}_accuracy']))
 
 
 def reached(row, measure, whole):
@@ -57,8 +58,8 @@ def reached(row, measure, whole):
     return 100 * float(row[measure])
 
 
-def drop(rows, seed, method, variance, measure, level, retrain_steps=0):
-    """Test accuracy lost against the dense net of the same seed, retrained likewise, at a level of sparsity.
+def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='test'):
+    """Accuracy lost against the dense net of the same seed, retrained likewise, at a level of sparsity.
 
     Args:
       rows: list of rows of one data set, net, length and schedule.
@@ -66,6 +67,7 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0):
       measure: one of PLAN.
       level: float, per cent.
       retrain_steps: int, of which rows; 0: the plain ones.
+      part: test or validation, whose images.
 
     Returns:
       Points, float, on the line between the first two neighbouring strengths that enclose the level; None if there are
@@ -77,10 +79,10 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0):
     rows = variant([row for row in rows if (row['seed'], row['method'], row['group_variance']) == (
         seed, method, variance)], retrain_steps)
     if method == 'scn' and measure in OF_MASKS:
-        return next((points_lost(dense, row) for row in rows
+        return next((points_lost(dense, row, part) for row in rows
                      if math.isclose(100 * float(row['random_sparsity']), level)), None)
     rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
-    points = [(reached(row, measure, whole), points_lost(dense, row)) for row in rows]
+    points = [(reached(row, measure, whole), points_lost(dense, row, part)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):
         if min(before, after) <= level <= max(before, after):
             part = (level - before) / (after - before) if after != before else 0
@@ -106,6 +108,58 @@ def paired_differences(found, level):
     """GSS minus SSL, points, by each seed that has both at the level; `found` is what `drops` returns."""
     ssl, gss = found['ssl'][level], found['gss'][level]
     return {seed: gss[seed] - ssl[seed] for seed in gss if seed in ssl}
+
+
+def by_variance(rows, variances, levels):
+    """What GSS of each lambda_v loses, plain, at shares of the multiply-accumulates saved.
+
+    Args:
+      variances: list of floats, of lambda_v; those without a row are left out. levels: list of floats, per cent.
+
+    Returns:
+      Dict from lambda_v to a dict from validation and test to lists by level of lists of points, or None where a level
+      is not reached, by seed: those seeds alone that have rows of each lambda_v.
+    """
+    seeds = {variance: {row['seed'] for row in some} for variance in sorted(variances) if (
+        some := matching(variant(rows), method='gss', group_variance=variance))}
+    common = sorted(set.intersection(*seeds.values()), key=int) if seeds else []
+    return {variance: {part: [[drop(rows, seed, 'gss', text(variance), MACS_SAVED, level, part=part)
+                               for seed in common] for level in levels] for part in ('validation', 'test')}
+            for variance in seeds if common}
+
+
+def choice(found):
+    """The lambda_v of _img/README.rst's plan, out of `by_variance`: that which loses least on the validation images.
+
+    In the mean over levels and seeds, whose dense nets are the same for all: so it is the most accurate one. One that a
+    seed does not have at a level cannot be chosen; None if that is so of all.
+    """
+    lost = {variance: [*itertools.chain(*of['validation'])] for variance, of in found.items()}
+    means = {variance: statistics.mean(points) for variance, points in lost.items() if None not in points}
+    return min(means, key=means.get, default=None)
+
+
+def by_threshold(rows, variance, level):
+    """Points lost by runs whose threshold was moved until the mean of four was `level` per cent, by thresholds.py.
+
+    Against the dense net of the seed at the default threshold, as everywhere: the paper's figure compares methods, and
+    against a run's own accuracy what its penalties cost would not count.
+
+    Args:
+      variance: float, lambda_v of GSS.
+
+    Returns:
+      Dict from (method, lambda_g as a float) to a dict from seed to points. A run that jumps over the level by more
+      than GRAIN, for more of its weights are zero at any threshold, is not there.
+    """
+    found, of_methods = {}, {'dense': '0', **series(variance)}
+    for row in sorted(rows, key=lambda row: -float(row['mean_of_four'])):  # the first above the level stays
+        dense, _ = dense_nets(rows, row['seed'], 0)
+        above = round(reached(row, 'mean_of_four', None) - level, 6)
+        if (dense and 0 <= above <= GRAIN and row['sparsity_threshold'] != text(0.001) and row['retrain_steps'] == '0'
+                and of_methods[row['method']] == row['group_variance']):
+            found.setdefault((row['method'], float(row['group_lasso'])), {})[row['seed']] = points_lost(dense, row)
+    return found
 
 
 def interval(values, confidence=0.95):

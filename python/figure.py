@@ -142,6 +142,41 @@ def baseline_table(rows, every, variance, retrain_steps):
     return table
 
 
+def variance_table(rows, variances, levels=(80, 90)):
+    """Lines of the table: which of several lambda_v validation chooses, as the plan says; test describes.
+
+    What is not reached by all seeds gets no number. All are of `evidence.by_variance`, with 95% t intervals.
+    """
+    found = evidence.by_variance(rows, variances, levels)
+    chosen = evidence.choice(found)
+    table = [('lambda_v (seeds)', *(f'validation, {level}%' for level in levels), 'mean', 'chosen',
+              *(f'test, {level}%' for level in levels))]
+    for variance, of in found.items() if len(found) > 1 else ():
+        validation, test = ([UNREACHED if None in lost else bounds(lost, sign='') for lost in of[part]]
+                            for part in ('validation', 'test'))
+        mean = UNREACHED if UNREACHED in validation else bounds(
+            [*map(statistics.mean, zip(*of['validation'], strict=True))], sign='')
+        table.append((f'{variance:g} ({len(of["test"][0])})', *validation, mean, 'yes' if variance == chosen else 'no',
+                      *test))
+    return table
+
+
+def threshold_table(rows, variance, levels):
+    """Lines of the table: what one run loses whose threshold was moved to a level, means and 95% t intervals.
+
+    Of the runs of `evidence.by_threshold`; a level that one of a run's seeds does not have gets none.
+    """
+    found = [evidence.by_threshold(rows, variance, level) for level in levels]
+    table = [('run (seeds)', *(f'{level:g}%' for level in levels))]
+    for kind, lasso in sorted({*itertools.chain(*found)}, key=lambda run: (('dense', 'ssl', 'gss').index(run[0]), run)):
+        lost = [of.get((kind, lasso), {}) for of in found]
+        seeds = set().union(*lost)
+        name = f'{kind.upper()} {lasso:g}' if lasso else kind
+        table.append((f'{name} ({len(seeds)})', *(
+            bounds([*of.values()], sign='') if of.keys() == seeds else UNREACHED for of in lost)))
+    return table
+
+
 def run_table(rows, retrain_steps=0):
     """Lines of the table: each method and strength, means over the seeds, whose number stands in brackets."""
     rows = variant(rows, retrain_steps)
@@ -180,13 +215,15 @@ def application_table(path):
         raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
 
 
-def show(rows, variance, levels, every=()):
+def show(rows, variances, levels, every=()):
     """Prints the tables of the pages, those that have a line.
 
     Args:
-      rows, variance, levels: those of `drops`. Without a level there is no figure: the tables of the runs alone.
+      rows, levels: those of `drops`. Without a level there is no figure: the tables of the runs alone.
+      variances: list of floats: the first is lambda_v of GSS; of all of them `variance_table` is.
       every: list of rows, for nets of other widths, too: what `baseline_table` is of.
     """
+    variance, *_ = variances
     tables = [(f'Claims of the paper, {PRIMARY:.1%} t intervals; level: mean of the four regularised layers',
                claim_table(rows, variance))] if levels else []
     for steps in sorted({int(row['retrain_steps']) for row in rows if not row['groups']}):
@@ -201,6 +238,11 @@ def show(rows, variance, levels, every=()):
         if steps:
             tables.append((f'Points lost{after}: runs, dense nets that were always as small, and dense nets cut by '
                            'magnitude; 95% t intervals', baseline_table(rows, every, variance, steps)))
+    tables += [
+        ('Points lost by lambda_v of GSS; level: share of the multiply-accumulates saved; validation chooses',
+         variance_table(rows, variances)),
+        ('Points lost where the threshold of one run was moved, 95% t intervals; level: mean of the four regularised '
+         'layers', threshold_table(rows, variance, levels))]
     print('\n\n'.join(f'{title}\n\n{rst(table)}' for title, table in tables if len(table) > 1))
 
 

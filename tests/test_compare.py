@@ -24,6 +24,7 @@ import figure
 import main
 import pictures
 import retrain
+import thresholds
 from conftest import ROOT
 from in_process import refused
 from jobs import Job
@@ -433,7 +434,8 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--baselines': 'retrain_steps', '--group_variances=0': 'above 0', '--levels=100': 'between 0 and 100',
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
-           '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--max_steps=-1': 'max_steps',
+           '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--thresholds --figure': 'thresholds',
+           '--thresholds --levels=': 'give these, too', '--max_steps=-1': 'max_steps',
            '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
            '--csv=~nosuchuser/x.csv': 'csv', '--picture=it.png': 'give these, too',
            '--figure --picture=it.csv': 'a .png', '--figure --levels= --picture=it.png': 'give these, too',
@@ -663,7 +665,7 @@ def test_each_run_stands_beside_its_baselines_paired_by_seed(run_tool, tmp_path,
         ('SSL, 0.002 (2)', '75.0%', '1.10', '1.50', '-0.40 [-1.67, +0.87]', '1.90', '-0.80 [-3.34, +1.74]'),
         ('GSS, 0.002 (1)', '75.0%', '0.90', '1.50', '-0.60', '2.00', '-1.10')]
     assert figure.rst(table) in capsys.readouterr().out
-    figure.show([row for row in rows if row['widths'] != '2-3-4-5'], 0.01, [], rows[:1])
+    figure.show([row for row in rows if row['widths'] != '2-3-4-5'], [0.01], [], rows[:1])
     assert 'run - fresh' not in capsys.readouterr().out
 
 
@@ -738,3 +740,101 @@ def test_the_groups_alive_are_of_the_layer_that_differs_most(tmp_path, monkeypat
     assert methods == {'ssl': {0.001: [10], 0.01: [3]}, 'gss': {0.001: [10], 0.01: [7]}}
     figure.draw_alive(rows[:2], 0.01, tmp_path / 'it.png')  # without GSS there is nothing to compare
     assert drawn[1][0] == 'Groups alive in conv1'
+
+
+# ---------------------------------------------------------------------------------- thresholds, the choice of lambda_v
+
+@pytest.mark.parametrize('level', [0.01, 40, 50, 62.5, 90, 99.9])
+def test_a_threshold_is_the_least_at_which_the_mean_of_the_layers_is_at_the_level(level):
+    """By trying every magnitude, in whole numbers: with ties, zeros, sizes that floats do not divide."""
+    random = np.random.default_rng(0)
+    weights = [random.normal(0, scale, size).round(digits).astype(np.float32) for scale, size, digits in (
+        (0.1, (5, 2), 2), (1e-5, (7, 9), 8), (0.3, 30, 1), (1, (2, 2, 5), 9))]
+    shares = [(float(threshold), sum(int((abs(w) <= threshold).sum()) * (1260 // w.size) for w in weights))
+              for threshold in np.unique(np.concatenate([abs(w).ravel() for w in weights]))]
+    least = next(threshold for threshold, share in shares if share * 100 >= level * 4 * 1260)
+    found = thresholds.threshold_at(weights, level)
+    assert least <= found <= least * (1 + 1e-5) and found == float(f'{found:.6g}')
+    assert sum((abs(w) <= np.float32(found)).mean() for w in weights) / 4 >= level / 100 - 1e-12
+
+
+def test_rows_at_moved_thresholds_are_those_of_mains_own_flag(run, run_main, in_turn, tmp_path, capsys):
+    """Of GSS's run, which alone is kept: SSL's has no checkpoint, the dense net's is not finished."""
+    shutil.copytree(in_turn / 'runs', tmp_path / 'runs')
+    dense, ssl, gss, _ = jobs(tmp_path)
+    (dense.folder / 'results.json').unlink()
+    shutil.rmtree(ssl.folder / 'checkpoints')
+    before = {path: path.read_bytes() for path in gss.folder.rglob('*') if path.is_file()}
+    assert run(tmp_path, '--thresholds', '--levels=60,90').count(f'{gss.name}, threshold ') == 3
+    assert before == {path: path.read_bytes() for path in gss.folder.rglob('*') if path.is_file()}
+    own, at_60, at_90 = compare.read(tmp_path / 'it.csv')
+    assert own == compare.read(in_turn / 'it.csv')[2]
+    assert all(0 <= float(row['mean_of_four']) - level < 0.01 for row, level in ((at_60, 0.6), (at_90, 0.9)))
+    run_main(*gss.command[2:], f'--sparsity_threshold={at_60["sparsity_threshold"]}')
+    mains = row_of(json.loads((gss.folder / 'results.json').read_text()))
+    assert {**mains, 'seconds': at_60['seconds']} == at_60  # that call has trained nothing
+    with pytest.raises(SystemExit, match='^error: --runs_dir=.*has no finished run of this grid'):
+        run(tmp_path, '--thresholds', '--seeds=4')
+    assert 'dense-seed-4 is not finished, or its last checkpoint is gone' in capsys.readouterr().err
+
+
+def test_what_moved_thresholds_cost_has_a_table_and_moves_no_other(run_tool, tmp_path, capsys):
+    path, rows, moved = tmp_path / 'it.csv', [], []
+    for seed, lost in ((3, 0.001), (4, 0.003)):
+        rows += [made_up(method='dense', seed=seed, test_accuracy=0.99), *series('ssl', 0, [(0.001, 0.5, 0.98)], seed)]
+        moved += [dict(row, sparsity_threshold=threshold) for threshold, row in (
+            ('0.1', made_up(method='dense', seed=seed, mean_of_four=0.6, test_accuracy=0.99 - 2 * lost)),
+            *zip(('0.01', '0.02', '0.03', '0.04'), series('ssl', 0, [
+                (0.001, 0.6 if seed == 3 else 0.62, 0.1), (0.001, 0.7003, 0.99 - lost), (0.001, 0.704, 0.1),
+                (0.001, 0.8, 0.99 - 10 * lost)], seed), strict=True),
+            ('0.05', series('gss', 0.01, [(0.001, 0.7, 0.99 + lost)], seed)[0]),
+            ('0.05', series('gss', 1, [(0.001, 0.8, 0.1)], seed)[0]))]
+    for row in rows + moved:
+        compare.append(path, row)
+    run_tool(compare, f'--csv={path}', '--figure', '--seeds=3,4', '--levels=60,70,80')
+    table = [('run (seeds)', '60%', '70%', '80%'),
+             ('dense (2)', figure.bounds([0.2, 0.6], sign=''), *['not by all'] * 2),
+             ('SSL 0.001 (2)', 'not by all', figure.bounds([0.1, 0.3], sign=''), figure.bounds([1, 3], sign='')),
+             ('GSS 0.001 (2)', 'not by all', figure.bounds([-0.1, -0.3], sign=''), 'not by all')]
+    shown = capsys.readouterr().out
+    assert figure.rst(table) in shown and figure.rst(figure.run_table(rows)) in shown
+    assert len(figure.threshold_table(rows, 0.01, [50])) == 1  # a run at the default threshold is none
+    assert len(figure.threshold_table(moved, 0.01, [70])) == 1  # nor without the dense net of its seed
+
+
+def at_variances(lost):
+    """Rows of GSS that save 70 and 95%, by lambda_v and seed: points lost at both, on validation, then on test."""
+    rows = []
+    for seed in (0, 1):
+        rows.append(made_up(method='dense', seed=seed, macs=1000, test_accuracy=0.99, validation_accuracy=0.98))
+        for variance, (validation, test) in lost.items():
+            rows += [made_up(method='gss', group_variance=f'{variance:g}', seed=seed, group_lasso=lasso, macs=macs,
+                             validation_accuracy=0.98 - (validation[place] + seed) / 100,
+                             test_accuracy=0.99 - (test[place] + seed) / 100)
+                     for place, (lasso, macs) in enumerate(((0.002, 300), (0.015, 50)))]
+    return rows
+
+
+def test_lambda_v_is_chosen_by_validation_over_the_seeds_that_all_have(run_tool, tmp_path, capsys):
+    rows = at_variances({0.01: ((1, 3.5), (0, 0)), 1e-4: ((2, 2), (5, 5)), 1e-5: ((0, 7.5), (1, 1))})
+    rows += [dict(row, seed='2', validation_accuracy='0.5') for row in rows if row['group_variance'] in ('0', '0.01')]
+    again = [dict(row, retrain_steps='3000', validation_accuracy='0.98') for row in rows]
+    for row in rows + again:
+        compare.append(tmp_path / 'it.csv', row)
+    shown = {}
+    for variances in ('0.01,0.0001,0.00001,1', '0.01', '0.01,1'):
+        run_tool(compare, f'--csv={tmp_path}/it.csv', '--figure', '--levels=', f'--group_variances={variances}')
+        shown[variances] = capsys.readouterr().out
+    several, *others = shown.values()
+    # 80 and 90% lie at 0.4 and 0.8 of the way from 70 to 95%; seed 1 loses a point more.
+    table = [('lambda_v (seeds)', 'validation, 80%', 'validation, 90%', 'mean', 'chosen', 'test, 80%', 'test, 90%')]
+    for variance, chosen, at, test in (
+            ('1e-05', 'no', (3, 6), (1, 1)), ('0.0001', 'yes', (2, 2), (5, 5)), ('0.01', 'no', (2, 3), (0, 0))):
+        table.append((f'{variance} (2)', *(figure.bounds([of, of + 1], sign='') for of in (*at, sum(at) / 2)), chosen,
+                      *(figure.bounds([of, of + 1], sign='') for of in test)))
+    assert figure.rst(table) in several
+    assert not any('chosen' in text for text in others)
+    short = [row for row in rows if (row['group_variance'], row['seed'], row['macs']) != ('0.0001', '1', '50')]
+    found = {line[0]: line for line in figure.variance_table(short, [0.01, 1e-4, 1e-5])}
+    assert found['0.0001 (2)'][1:] == (*['not by all'] * 3, 'no', *['not by all'] * 2)
+    assert found['0.01 (2)'][4] == 'yes'
