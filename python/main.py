@@ -380,7 +380,10 @@ def adam(settings):
 
 
 def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v, cond=tf.cond):
-    """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes."""
+    """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes.
+
+    `cond` is tf.cond, or what stands for it where XLA compiles the step, loops.select.
+    """
     with tf.GradientTape() as tape:
         logits, _ = lenet.net(images, training_status=True)
         terms = penalties(lenet.regularised(), lambda_g, lambda_v)

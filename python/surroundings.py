@@ -130,9 +130,10 @@ def device():
 
 
 # Environment variables that change bits on a CPU, all that we know: of those tried (thirty), with each of these the
-# weights after 30 steps of the README's first command are others; TF_ENABLE_ONEDNN_OPTS stands in `versions`.
+# weights after 30 steps of the README's first command are others; TF_ENABLE_ONEDNN_OPTS stands in `versions`. The last
+# changes those of a compiled run.
 CHANGE_BITS = ('TF_NUM_INTRAOP_THREADS', 'ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA', 'TF_ONEDNN_ASSUME_FROZEN_WEIGHTS',
-               'TF_XLA_FLAGS')
+               'TF_XLA_FLAGS', 'XLA_FLAGS')
 
 
 def conditions():
