@@ -1,8 +1,8 @@
 """Many training steps in one call: op by op, or compiled by XLA.
 
 Op by op, a GPU waits: each step launches some hundred small kernels, its indices come from the CPU, and whether it was
-finite goes back there. Compiled, a call is one program of few kernels that asks the host nothing. On a CPU it is the
-slower way. Both ways compute the same up to rounding; neither's bits are the other's.
+finite goes back there. Compiled, many steps are one program of fewer kernels that asks the host nothing. On a CPU it is
+the slower way. Both ways compute the same up to rounding; neither's bits are the other's.
 
 Both functions take:
   train_set: list of the training images and labels, tensors: arguments of each call, so that no graph keeps them alive.
@@ -60,18 +60,19 @@ def trip_count(settings):
 def compiled(train_set, lenet, optimizer, step, settings):
     """The steps compiled by XLA, `trip_count` of them a call.
 
-    - XLA draws other random numbers of the same seed, and has no RandomIndexShuffle: `draw` goes before.
+    - XLA draws other random numbers of the same seed, and has no RandomIndexShuffle: `draw` goes before, on the CPU,
+      which a GPU would ask for each seed.
     - The number of iterations is constant: else each one would ask the host whether to go on. Those beyond `count`, or
       after one that is not finite, change nothing.
 
-    Keras's Adam is compiled as it is: TensorFlow's fused one, ResourceApplyAdam, gives as many kernels on a CPU.
+    Keras's Adam is compiled as it is: TensorFlow's fused one, ResourceApplyAdam, gave as many fusions, on a CPU.
     """
     steps, first = trip_count(settings), tf.TensorSpec([], tf.int64)
     state = [*(variable.value for variable in optimizer.variables), *lenet.trainable_variables, lenet.step]
 
     @tf.function(autograph=False)
     def draw(first):
-        with tf.device('CPU'):  # all of it: a GPU would ask the host for each seed
+        with tf.device('CPU'):
             return (tf.reshape(input_data.indices(len(train_set[1]), first, settings.batch_size, settings.seed, steps),
                                [steps, settings.batch_size]),
                     kept(lenet, first + tf.range(steps, dtype=tf.int64), settings.batch_size))
@@ -94,7 +95,8 @@ def compiled(train_set, lenet, optimizer, step, settings):
     def call(count):
         begun, finite = int(lenet.step), tf.constant(True)
         for done in range(0, max(1, count), steps):  # a GPU works on while the CPU draws for the next
-            drawn = draw(tf.constant(begun + done, tf.int64))
+            with tf.device('CPU'):
+                drawn = draw(tf.constant(begun + done, tf.int64))
             finite = traced(*train_set, *drawn, tf.constant(min(steps, count - done), tf.int64), finite)
         return finite
     return call
@@ -105,8 +107,9 @@ def kept(lenet, steps, batch_size):
     def of_one(step):
         net = copy.copy(lenet)
         net.step = step
-        return {name: net.dropout(tf.ones([batch_size, width]), name, training_status=True) != 0
-                for name, width in zip(('fc1', 'fc2'), lenet.widths[2:], strict=True)}
+        with tf.device('CPU'):
+            return {name: net.dropout(tf.ones([batch_size, width]), name, training_status=True) != 0
+                    for name, width in zip(('fc1', 'fc2'), lenet.widths[2:], strict=True)}
 
     return tf.map_fn(of_one, steps, fn_output_signature={'fc1': tf.bool, 'fc2': tf.bool})
 
