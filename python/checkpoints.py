@@ -193,11 +193,12 @@ class Run:
                            f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
         return False
 
-    def restore(self, *, may_begin=True, **objects):
+    def restore(self, *, may_begin=True, compiled=False, **objects):
         """Continues from the newest checkpoint that loads; a new run gets its first one. Writes settings.json.
 
         Args:
           may_begin: whether a new run may begin with the values that the objects have.
+          compiled: whether XLA compiles the steps that follow.
           objects: what checkpoints hold, by name: tf.Modules, optimizers.
 
         Returns:
@@ -210,11 +211,11 @@ class Run:
         step = self._read(tf.train.Checkpoint(**objects), may_begin)
         # What a start has trained from this step on is void.
         starts = self.facts['starts'] = [start for start in self.facts['starts'] if start['step'] < step]
-        self._start = {'step': step, **surroundings.conditions()}
+        self._start = {'step': step, **surroundings.conditions(), **({'compiled': 'by XLA'} if compiled else {})}
         if starts and step < self.settings.max_steps:
             before = starts[-1]
             # Versions of before `starts` noted neither processor nor environment.
-            names = {**before, **(self._start if 'processor' in before else {})}.keys() - {'step'}
+            names = {'compiled', *before, *(self._start if 'processor' in before else ())} - {'step'}
             if changed := [f'{name} {before.get(name, "not set")} then, {self._start.get(name, "not set")} now'
                            for name in sorted(names) if before.get(name) != self._start.get(name)]:
                 print(f'warning: {self.folder} was last trained with {", ".join(changed)}: what follows is not bit for '

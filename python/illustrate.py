@@ -301,7 +301,7 @@ def illustrate():
         settings = [main.Settings(**shared, group_variance=variance) for variance in (0, values['group_variance'])]
         if settings[0] == settings[1]:
             raise program.RunError('the second run needs a --group_variance above 0.')
-        tf.config.experimental.enable_op_determinism()
+        surroundings.fix_arithmetic()
         folder.mkdir(parents=True, exist_ok=True)
         data = input_data.read_data_sets(dataset='mnist_5k')
         write([record(data, of_one, values['layer']) for of_one in settings], path)

@@ -156,13 +156,20 @@ def batch(images, labels, step, batch_size, seed):
     Returns:
       (images, labels), batch_size of each.
     """
-    position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-    size = tf.shape(labels, tf.int64)[0]
-    epoch, place = position // size, position % size
-    seeds = tf.stack([tf.fill([batch_size], tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
-    # With the 4 rounds that are TensorFlow's default, the orders of successive epochs resemble each other.
-    index = tf.raw_ops.RandomIndexShuffle(index=place, max_index=size - 1, seed=seeds, rounds=16)
+    index = indices(tf.shape(labels, tf.int64)[0], step, batch_size, seed)
     return tf.gather(images, index), tf.gather(labels, index)
+
+
+def indices(size, step, batch_size, seed, steps=1):
+    """Which of `size` images the batches of this step and of the next ones have: int64 [steps * batch_size].
+
+    The other arguments are those of `batch`; `size` is an int or int64 scalar.
+    """
+    position = step * batch_size + tf.range(steps * batch_size, dtype=tf.int64)
+    epoch, place = position // size, position % size
+    seeds = tf.stack([tf.fill(position.shape, tf.cast(seed, tf.int64)), epoch, tf.zeros_like(epoch)], axis=1)
+    # With the 4 rounds that are TensorFlow's default, the orders of successive epochs resemble each other.
+    return tf.raw_ops.RandomIndexShuffle(index=place, max_index=size - 1, seed=seeds, rounds=16)
 
 
 # ---------------------------------------------------------------------------------------------- files of any kind

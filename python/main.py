@@ -34,6 +34,7 @@ from absl import flags
 import checkpoints
 import files
 import input_data
+import loops
 import program
 import report
 import surroundings
@@ -96,10 +97,12 @@ def define_flags():
     program.define_settings(Settings)
     program.define_path('Output', 'log_dir', None, "The run's folder. None: logs/<data set>-<hash of all that changes "
                         'the weights> in the working directory.')
-    define_targets()
+    define_shared()
 
 
-def define_targets():
+def define_shared():
+    """The flags that are no settings and that retrain.py has, too."""
+    program.define('Training', 'boolean', 'compiled', False, 'Have XLA compile the steps: for a GPU.')
     for name, what in (('target_accuracy', 'accuracy on the whole test set, thresholded,'),
                        ('target_sparsity', 'global sparsity, the share of all weights that count as zero,')):
         program.define('Output', 'float', name, None, f'Exit with status 1 if the {what} ends below this share.',
@@ -225,7 +228,9 @@ class LeNet(tf.Module):
       masks: dict from layer name to float32 tensor of zeros and ones: random connections', or what `hold_zeros` made.
       step: int64 scalar variable, the training steps done.
       image_shape, widths, threshold: as given.
+      pool: what halves height and width; loops.py puts another here, and for `dropout`, where XLA compiles the step.
     """
+    pool = staticmethod(max_pool_2x2)
 
     def __init__(self, image_shape, settings):
         """Creates the variables for images of (height, width, channels)."""
@@ -300,11 +305,11 @@ class LeNet(tf.Module):
 
         h_conv1 = nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1')         # [N, 28, 28, 64]
         with tf.name_scope('pool1'):
-            h_pool1 = max_pool_2x2(h_conv1)                                                 # [N, 14, 14, 64]
+            h_pool1 = self.pool(h_conv1)                                                    # [N, 14, 14, 64]
 
         h_conv2 = nn_conv_layer(h_pool1, [5, 5, conv1, conv2], [conv2], 'conv2')            # [N, 14, 14, 128]
         with tf.name_scope('pool2'):
-            h_pool2 = max_pool_2x2(h_conv2)                                                 # [N, 7, 7, 128]
+            h_pool2 = self.pool(h_conv2)                                                    # [N, 7, 7, 128]
             features = math.prod(h_pool2.shape[1:])
             h_flat = tf.reshape(h_pool2, [-1, features])                                    # [N, 6272]
 
@@ -374,8 +379,11 @@ def adam(settings):
     return tf.keras.optimizers.Adam(rate, epsilon=1e-8)
 
 
-def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
-    """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes."""
+def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v, cond=tf.cond):
+    """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes.
+
+    `cond` is tf.cond, or what stands for it where XLA compiles the step, loops.select.
+    """
     with tf.GradientTape() as tape:
         logits, _ = lenet.net(images, training_status=True)
         terms = penalties(lenet.regularised(), lambda_g, lambda_v)
@@ -394,31 +402,14 @@ def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v):
         lenet.step.assign_add(1)
         return True
 
-    return tf.cond(finite, apply, lambda: False)
+    return cond(finite, apply, lambda: False)
 
 
-def training_loop(lenet, optimizer, train_batch, lambda_g, lambda_v):
-    """Makes the function that takes `count` steps in one call, and stops at the first that is not finite.
-
-    All training images and labels are arguments, so that no graph keeps them alive. A call for each step would take
-    1.14 times as long at widths 4,4,8,8 and 1.01 times at the default ones, on two cores (python/benchmark.py).
-    """
-    @tf.function(autograph=False)
-    def train_steps(images, labels, count):
-        def goes_on(done, finite):
-            return (done < count) & finite
-
-        def one_step(done, _):
-            return done + 1, training_step(lenet, optimizer, *train_batch(images, labels), lambda_g, lambda_v)
-
-        return tf.while_loop(goes_on, one_step, [0, True])[1]
-    return train_steps
-
-
-def assemble(train_set, settings, start=None):
+def assemble(train_set, settings, start=None, compiled=False):
     """All that trains, at step 0: (LeNet; its optimizer; its next batch, a function; its steps, a function of `count`).
 
-    `train_set` is an input_data.DataSet; `start` is as in `train`.
+    `train_set` is an input_data.DataSet; `start` and `compiled` are as in `train`. The last function returns whether
+    all steps were finite, a bool scalar, and stops at the first that is not.
     """
     lenet, optimizer = LeNet(train_set.images.shape[1:], settings), adam(settings)
     if start:
@@ -428,15 +419,11 @@ def assemble(train_set, settings, start=None):
         lenet.hold_zeros()
     optimizer.build(lenet.trainable_variables)
     train_set = list(map(tf.constant, train_set))
-    batch = partial(input_data.batch, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
-
-    @cache  # it takes a second, which a folder that is refused shall not cost
-    def traced():
-        # Not by a first call: several runs in one process would look like retracing, and bring a warning.
-        return training_loop(lenet, optimizer, batch, settings.group_lasso, settings.group_variance
-                             ).get_concrete_function(*train_set, tf.TensorSpec([], tf.int32))
-
-    return lenet, optimizer, partial(batch, *train_set), lambda count: traced()(*train_set, tf.constant(count))
+    batch = partial(input_data.batch, *train_set, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
+    step = partial(training_step, optimizer=optimizer, lambda_g=settings.group_lasso, lambda_v=settings.group_variance)
+    loop = loops.compiled if compiled else loops.ordinary
+    traced = cache(partial(loop, train_set, lenet, optimizer, step, settings))  # seconds, which no refusal shall cost
+    return lenet, optimizer, batch, lambda count: traced()(count)
 
 
 def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
@@ -452,7 +439,7 @@ def terms_by_layer(lenet, images, labels, lambda_g, lambda_v):
     return {**terms, 'cross_entropy': lambda: cross_entropy(lenet.net(images, training_status=True)[0], labels)}
 
 
-def train(data, settings, log_dir=None, source=None, start=None, visits=(), visit=None):
+def train(data, settings, log_dir=None, source=None, start=None, visits=(), visit=None, compiled=False):
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
@@ -461,6 +448,7 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
       source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
       start: retrain.Start, weights and biases to start from, zeros held; None: fresh ones.
       visits, visit: steps, and a function of step and LeNet that is called after each of them.
+      compiled: whether XLA compiles the steps, see loops.py.
 
     Returns:
       (dict of the final figures, as in results.json; the LeNet).
@@ -471,13 +459,14 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
     """
     surroundings.check_keras()
     lambdas = settings.group_lasso, settings.group_variance
-    lenet, optimizer, train_batch, train_steps = assemble(data.train, settings, start)
+    lenet, optimizer, train_batch, train_steps = assemble(data.train, settings, start, compiled)
     test_batch = partial(input_data.batch, *map(tf.constant, data.test), seed=settings.seed,
                          batch_size=min(EVALUATED, len(data.test.labels)))
 
     with checkpoints.Run(log_dir, data, settings, source, start and start.facts) as run:
-        step = run.restore(net=lenet, optimizer=optimizer, may_begin=not start or bool(start.weights))
-        steps_per_call = 1
+        step = run.restore(net=lenet, optimizer=optimizer, may_begin=not start or bool(start.weights),
+                           compiled=compiled)
+        steps_per_call = least = loops.trip_count(settings) if compiled else 1
         if step < settings.max_steps:
             train_steps(0)  # the first call optimises the graph; no timing includes that
         show = run.undo.enter_context(report.Report(run, data, lenet, step))
@@ -500,7 +489,8 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
                     terms_by_layer(lenet, *train_batch(), *lambdas), lenet.trainable_variables))
             seconds = time.perf_counter() - started
             step += count
-            steps_per_call = max(1, int(count / seconds))  # about a second's worth, so that signals need not wait
+            # About a second's worth, so that signals need not wait.
+            steps_per_call = max(least, int(count / seconds) // least * least)
             run.has_trained()
             show.progress(count, seconds)
             if run.signal or step % settings.checkpoint_interval == 0 or step == settings.max_steps:
@@ -526,12 +516,12 @@ def check_targets(figures, **targets):
 
 
 def main():
-    tf.config.experimental.enable_op_determinism()  # same seed, same run, on a GPU too; for the whole process, so here
+    surroundings.fix_arithmetic()
     settings = Settings(**{field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings)})
     data_dir, log_dir = (FLAGS[name].value and str(files.local_folder(FLAGS[name].value, name).absolute())
                          for name in ('data_dir', 'log_dir'))
     source = {'dataset': FLAGS.dataset, 'data_dir': data_dir, 'fake_data': FLAGS.fake_data, 'seed': FLAGS.seed}
-    figures, _ = train(input_data.read_data_sets(**source), settings, log_dir, source)
+    figures, _ = train(input_data.read_data_sets(**source), settings, log_dir, source, compiled=FLAGS.compiled)
     check_targets(figures, target_accuracy=FLAGS.target_accuracy, target_sparsity=FLAGS.target_sparsity)
 
 

@@ -22,7 +22,6 @@ import sys
 import typing
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 
 import compress
@@ -66,7 +65,7 @@ def define_flags():
     program.define_path('Data', 'data_dir', None, "Folder of RUN's data, if they have moved.")
     program.define_settings(main.Settings, (*DEFAULTS, *OF_RUN), **DEFAULTS, **OF_RUN)
     program.define_path('Output', 'output_dir', None, "The retraining's folder. None: retrained, in RUN.")
-    main.define_targets()
+    main.define_shared()
 
 
 def largest_groups(weight, count, layer):
@@ -149,7 +148,7 @@ def find_start(folder, output, groups, data_dir):
 
 
 def retrain():
-    tf.config.experimental.enable_op_determinism()  # as in main.py
+    surroundings.fix_arithmetic()
     groups, given = Choice(FLAGS.groups).groups, {name: FLAGS[name].value for name in (*DEFAULTS, *OF_RUN)}
     if not (FLAGS.log_dir or FLAGS.output_dir):
         raise program.RunError('give the folder of a run as --log_dir, or that of a retraining as --output_dir.')
@@ -167,7 +166,7 @@ def retrain():
             widths=of_run['widths'], sparsity_threshold=of_run['sparsity_threshold'])
     except KeyError as error:
         raise program.RunError(f'the run to start from does not say its {error}. Give it as a flag.') from error
-    figures, _ = main.train(data, settings, output, source, start)
+    figures, _ = main.train(data, settings, output, source, start, compiled=FLAGS.compiled)
     main.check_targets(figures, target_accuracy=FLAGS.target_accuracy, target_sparsity=FLAGS.target_sparsity)
 
 

@@ -20,12 +20,14 @@ from program import RunError
 def prepare():
     """Settles what TensorFlow and Keras read from the environment while they are imported; call it before that.
 
-    The numbers of a run depend on the first of these lines:
+    The numbers of a run depend on the first two of these:
 
     - oneDNN's kernels also on CPUs without AVX-512, where TensorFlow's own take twice as long for a convolution's input
       gradient (python/benchmark.py measures it), unless the user has chosen.
+    - float32 as such on a GPU: TF32 would round each factor to 11 bits.
     - Keras as TensorFlow brings it: no other backend, no legacy Keras, and no keras.json, whose floatx would change the
       learning rate.
+    - Of a GPU's memory what is needed, unless the user has chosen: TensorFlow would leave none to a second process.
     - No matplotlib backend of a notebook that has started this process.
     - No scikit-learn, pandas and matplotlib for Keras, which imports them where they are installed, for wrappers that
       no run needs: half the time of the start.
@@ -38,12 +40,21 @@ def prepare():
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     for name in [name for name in os.environ if name.startswith('KERAS_')]:
         del os.environ[name]
-    os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull)
+    os.environ.update(KERAS_BACKEND='tensorflow', TF_USE_LEGACY_KERAS='0', KERAS_HOME=os.devnull,
+                      NVIDIA_TF32_OVERRIDE='0')
+    os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
     if in_notebook:
         return
     os.environ['MPLBACKEND'] = 'agg'
     _open_standard_files()
     _import_tensorflow_quietly()
+
+
+def fix_arithmetic():
+    """Has this process compute the same bits each time, on a GPU too, in float32; call it before the first op."""
+    import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # of XLA; `prepare` tells NVIDIA's libraries
 
 
 def check_keras():
@@ -119,9 +130,10 @@ def device():
 
 
 # Environment variables that change bits on a CPU, all that we know: of those tried (thirty), with each of these the
-# weights after 30 steps of the README's first command are others; TF_ENABLE_ONEDNN_OPTS stands in `versions`.
+# weights after 30 steps of the README's first command are others; TF_ENABLE_ONEDNN_OPTS stands in `versions`. The last
+# changes those of a compiled run.
 CHANGE_BITS = ('TF_NUM_INTRAOP_THREADS', 'ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA', 'TF_ONEDNN_ASSUME_FROZEN_WEIGHTS',
-               'TF_XLA_FLAGS')
+               'TF_XLA_FLAGS', 'XLA_FLAGS')
 
 
 def conditions():

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic and its command; oneDNN's kernels against TensorFlow's own."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import tensorflow as tf
 import benchmark
 import input_data
 import main
+import program
 import timing
 from conftest import OUTSIDE, ROOT
 
@@ -50,28 +52,60 @@ def test_rows_are_measured_in_turn_and_the_first_round_is_dropped():
     assert ''.join(order) == 'ababab'
 
 
+PYTORCH = """
+import pytorch_steps
+step, net = pytorch_steps.make_step((64, 128, 512, 256), 100, 'cpu')
+before = [p.detach().clone() for p in net.parameters()]
+step()
+print(sum(p.numel() for p in before), all((p != q).any() for p, q in zip(net.parameters(), before)))
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec('torch'), reason='PyTorch is not installed')
 def test_pytorchs_net_is_the_same_size_and_learns():
-    torch = pytest.importorskip('torch')
-    made = []
-    Adam = torch.optim.Adam
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim, 'Adam', lambda parameters, lr: Adam(made.extend(parameters) or made, lr=lr))
-        steps = benchmark.torch_steps(input_data.read_data_sets(fake_data=True).train, 100, (64, 128, 512, 256))
-    assert sum(p.numel() for p in made) == 3551296 + 970
-    before = [p.detach().clone() for p in made]
-    steps(1)
-    assert all((p != q).any() for p, q in zip(made, before, strict=True))
+    """In a process of its own, as pytorch_steps.py has to be."""
+    done = subprocess.run([sys.executable, '-c', PYTORCH], cwd=ROOT / 'python', check=True, stdout=subprocess.PIPE,
+                          text=True)
+    assert done.stdout == f'{3551296 + 970} True\n'
+
+
+FAKE = """
+import sys
+print('1.0 cuda', flush=True)
+for line in sys.stdin:
+    kind, count = line.split()
+    print({'eager': 0.004, 'captured': 0.002}[kind] * int(count), flush=True)
+"""
+
+
+def test_pytorch_is_asked_for_its_steps_or_said_to_be_absent(monkeypatch, tmp_path, capsys):
+    """By a stand-in: what benchmark.py says to pytorch_steps.py and makes of its answers; and one that ends."""
+    (tmp_path / 'pytorch_steps.py').write_text(FAKE)
+    monkeypatch.setattr(benchmark, '__file__', str(tmp_path / 'benchmark.py'))
+    monkeypatch.setattr(benchmark.importlib.util, 'find_spec', lambda name: name)
+    process, kinds = benchmark.start_pytorch(main.Settings())
+    assert kinds == {'PyTorch': 'eager', 'PyTorch, CUDA graph': 'captured'}
+    assert [float(benchmark.answer(process, kind, 5)) for kind in kinds.values()] == [0.02, 0.01]
+    process.stdin.close()
+    process.wait()
+    with pytest.raises(program.RunError, match='^PyTorch has failed, see above. Mend it'):
+        benchmark.answer(process)
+    monkeypatch.setattr(benchmark.importlib.util, 'find_spec', lambda name: None)
+    assert benchmark.start_pytorch(main.Settings()) == (None, {})
+    assert capsys.readouterr().out == 'PyTorch 1.0 on cuda\n\nPyTorch is not installed: no row for it\n\n'
 
 
 @pytest.mark.slow
 def test_the_command_shows_every_row():
     environment = {name: value for name, value in os.environ.items() if name != benchmark.ONEDNN}
     done = subprocess.run([sys.executable, ROOT / 'python' / 'benchmark.py', '--rounds=2', '--steps=2',
-                           '--widths=2,3,4,5', '--batch_size=6'], capture_output=True, text=True, env=environment)
+                           '--widths=2,3,4,5', '--batch_size=6', '--compiled'],
+                          capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert re.search(r'^versions: .*, oneDNN 1$', done.stdout, re.MULTILINE)
-    for row in ('float32 matrix product', 'training step', "training step, TensorFlow's defaults", 'evaluation',
-                "evaluation, TensorFlow's defaults"):
+    assert f'; device: {benchmark.surroundings.device()}\n' in done.stdout
+    for row in ('float32 matrix product', 'training step', 'training step, compiled',
+                "training step, TensorFlow's defaults", 'evaluation', "evaluation, TensorFlow's defaults"):
         numbers = re.search(rf'^{row} +([\d.]+) .* ([\d.]+)$', done.stdout, re.MULTILINE)
         assert float(numbers[1]) > 0 and float(numbers[2]) > 0
     assert 'PyTorch' in done.stdout  # its row, or that there is none

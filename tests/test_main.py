@@ -246,7 +246,7 @@ def test_weights_that_are_no_longer_finite_are_no_result(run_main):
 
 
 def test_out_of_memory_costs_one_line(run_main, monkeypatch):
-    def train(*_):
+    def train(*_, **more):
         raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\nmore')
     monkeypatch.setattr(main, 'train', train)
     with pytest.raises(SystemExit, match='^error: OOM when allocating tensor. Give smaller --widths[^\n]*$'):
@@ -270,7 +270,7 @@ def test_an_accuracy_of_exactly_the_target_passes():
 def test_the_gates_look_at_the_thresholded_test_accuracy_and_the_global_sparsity(
         run_main, monkeypatch, flags, message):
     others = {'accuracy': 0.9, 'accuracy_as_trained': 0.9}
-    monkeypatch.setattr(main, 'train', lambda *_: ({
+    monkeypatch.setattr(main, 'train', lambda *_, **more: ({
         'test': {'accuracy': 0.5, 'accuracy_as_trained': 0.9}, 'validation': others,
         'mean_of_five': 0.9, 'mean_of_four': 0.9, 'global_sparsity': 0.7}, None))
     if message:

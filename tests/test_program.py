@@ -64,8 +64,8 @@ def test_importing_is_silent():
     assert not events
     new = [set(state.pop('modules')) for state in (before, regularizer, after)]
     assert before == regularizer == after
-    ours = {'main', 'program', 'surroundings', 'files', 'download', 'checkpoints', 'evaluations', 'input_data',
-            'report'}
+    ours = {'main', 'program', 'surroundings', 'files', 'download', 'checkpoints', 'evaluations', 'input_data', 'loops',
+            'report', 'timing'}
     assert new[1] - new[0] == {'keras_pruning'}
     assert {name.split('.')[0] for name in new[2] - new[1]} - set(sys.stdlib_module_names) == ours
     foreign = {'tensorboard', 'tqdm', 'mlxtend', 'requests', 'matplotlib'}
