@@ -248,6 +248,7 @@ def test_evaluations_that_are_made_again_have_one_row(run_main, short, tmp_path)
         assert path.read_text() == strange
 
 
+@pytest.mark.slow
 def test_a_falling_rate_continues_bit_for_bit_and_keeps_its_length(run_main, tmp_path):
     """Stopped by an error at the evaluation of step 4, with the checkpoint of step 4 on the disk."""
     falling = (*SHORT, '--learning_rate=0.01', '--final_learning_rate=1e-5')

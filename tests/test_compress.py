@@ -241,7 +241,8 @@ np.save(logits, np.concatenate(answers))
 """
 
 
-@pytest.mark.parametrize('dead', [None, pytest.param('fc1', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('dead', [None, 'fc1'])
+@pytest.mark.slow
 def test_both_files_give_the_logits_without_this_code(tmp_path, dead):
     lenet, images = net_by_hand()
     clear(lenet.weights['conv1'], ..., 1)

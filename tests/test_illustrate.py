@@ -47,7 +47,7 @@ def texts(monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------- recording
 
-@pytest.mark.parametrize('layer', ['conv2', 'fc2'])
+@pytest.mark.parametrize('layer', ['conv2', pytest.param('fc2', marks=pytest.mark.slow)])
 def test_recorded_norms_are_those_of_the_run(layer):
     data = input_data.read_data_sets(fake_data=True, seed=4)
     settings = main.Settings(**TINY, group_lasso=0.1, group_variance=0.01)

@@ -166,6 +166,7 @@ def close(*numbers):
         os.close(number)
 
 
+@pytest.mark.slow
 def test_what_keras_and_matplotlib_read_changes_no_run(plain, surprised):
     found = weights(surprised)
     assert found.keys() == plain.keys() and len(found) >= 11
@@ -175,6 +176,7 @@ def test_what_keras_and_matplotlib_read_changes_no_run(plain, surprised):
     assert os.listdir(surprised.parent / '.keras') == ['keras.json']
 
 
+@pytest.mark.slow
 def test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home(surprised):
     facts = json.loads((surprised / 'results.json').read_text())
     assert facts['results']['step'] == 4 and sorted(os.listdir(surprised.parent)) == ['.keras', 'run']

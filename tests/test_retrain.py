@@ -120,6 +120,7 @@ def test_what_is_zero_stays_zero_where_gradients_would_move_it(whole):
         np.testing.assert_array_equal(weights(whole, 6, 'masks')[name], ~zero)
 
 
+@pytest.mark.slow
 def test_random_connections_stay_off(run_main, run_tool, tmp_path):
     run_main(*RUN, '--max_steps=20', '--random_sparsity=0.5', '--group_lasso=0', '--group_variance=0',
              f'--log_dir={tmp_path}')
