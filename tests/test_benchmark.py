@@ -118,6 +118,7 @@ def test_bad_input_costs_one_line(run_tool, argument):
         run_tool(benchmark, argument)
 
 
+@pytest.mark.slow
 def test_onednns_kernels_give_tensorflows_values_and_gradients(tmp_path):
     """surroundings.py switches them on, unless the user has chosen: so a step differs from TensorFlow's defaults."""
     ours = os.environ[benchmark.ONEDNN]

@@ -83,41 +83,23 @@ def steps_saved(folder):
     return {int(path.stem.split('-')[1]) for path in (folder / 'checkpoints').glob('step-*.index')}
 
 
-@pytest.fixture(scope='module')
-def stopped(run_main, tmp_path_factory):
-    """A folder in which signals have stopped a run, and by signal: the end of that process, another run's meanwhile."""
-    folder, ends = tmp_path_factory.mktemp('stopped'), {}
-    for number in (signal.SIGINT, signal.SIGHUP):  # test_compare.py has SIGTERM
-        process = start(folder)
-        process.send_signal(signal.SIGSTOP)
-        with pytest.raises(SystemExit) as another:
-            run_main(*LONG, f'--log_dir={folder}')
-        process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
-        _, err = process.communicate(timeout=300)
-        ends[number] = process.returncode, err, max(steps_saved(folder)), another.value.code
-    return folder, ends
-
-
-def test_signals_end_with_a_checkpoint(stopped):
-    for number, (status, err, step, _) in stopped[1].items():
-        assert status == 128 + number, err
-        said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z',
-                         err, re.MULTILINE)
-        assert int(said[1].replace(',', '')) == step < 450
-
-
-def test_a_second_run_on_the_folder_is_refused_until_the_first_has_died(stopped):
-    folder, ends = stopped
-    assert {another for *_, another in ends.values()} == {
-        f'error: --log_dir={folder} is in use by another run. Give another.'}
-    assert 0 < ends[signal.SIGINT][2] < ends[signal.SIGHUP][2]
+@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused(run_main, tmp_path, number):
+    """SIGTERM is in test_compare.py."""
+    process = start(tmp_path)
+    process.send_signal(signal.SIGSTOP)
+    refused('error: --log_dir=.* is in use by another run. Give another.$', run_main, *LONG, f'--log_dir={tmp_path}')
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 128 + number, err
+    said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z', err,
+                     re.MULTILINE)
+    assert 0 < int(said[1].replace(',', '')) == max(steps_saved(tmp_path)) < 450
 
 
 @pytest.mark.slow
-def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, stopped, tmp_path, capsys):
-    """After the signals."""
-    shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
+def test_kill_9_at_several_moments_changes_nothing(run_main, uninterrupted, tmp_path, capsys):
     moments = random.Random(0)
     for _ in range(3):
         process = start(tmp_path)
@@ -211,6 +193,7 @@ def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, be
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [first, {**first, 'step': 3}]
 
 
+@pytest.mark.slow
 def test_evaluations_that_are_made_again_have_one_row(run_main, short, tmp_path):
     """Cut anywhere, and with rows from beyond the checkpoint: the rows of the uninterrupted run."""
     def figures(folder):

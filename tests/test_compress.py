@@ -357,6 +357,7 @@ def test_a_kill_on_the_way_leaves_no_half_output(run, number):
     assert set(folder.iterdir()) == before | {folder / 'compressed'}
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_left_is_exported_as_the_constant_that_it_is(run, capfd, tmp_path):
     folder = run('--sparsity_threshold=100')
     capfd.readouterr()
@@ -395,6 +396,7 @@ def test_an_output_that_is_taken_is_refused_and_kept(run, tmp_path, monkeypatch)
     assert compress.compress_run(folder, tmp_path / 'empty')[0] == tmp_path / 'empty'
 
 
+@pytest.mark.slow
 def test_another_function_is_an_error_and_leaves_nothing(run, tmp_path, monkeypatch):
     folder = run()
     ours = compress.compress

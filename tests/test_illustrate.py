@@ -204,6 +204,7 @@ def test_the_idea_is_drawn(tmp_path):
 
 # --------------------------------------------------------------------------------------------------------- command
 
+@pytest.mark.slow
 def test_one_command_records_and_draws(run_tool, tmp_path, capfd):
     run_tool(illustrate, '--record', '--max_steps=2', '--widths=3,4,6,5', '--layer=conv1', f'--folder={tmp_path}/new')
     out, err = capfd.readouterr()

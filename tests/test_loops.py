@@ -50,6 +50,7 @@ def assert_close(ordinary, compiled):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * max(1, np.abs(one).max()))
 
 
+@pytest.mark.slow
 def test_fifty_steps_give_the_ordinary_ones(ways):
     """With dropout, random connections and a falling rate; 50 is no multiple of the trip count."""
     for way in ways:
@@ -61,6 +62,7 @@ def test_fifty_steps_give_the_ordinary_ones(ways):
     assert len(off) == 4 and all((ways[1].net.weights[name].numpy()[mask] == 0).all() for name, mask in off.items())
 
 
+@pytest.mark.slow
 def test_the_bits_do_not_depend_on_the_steps_of_a_call(ways):
     """Nor on where a run was stopped, for its random numbers are those of each step."""
     _, compiled = ways
@@ -74,6 +76,7 @@ def test_the_bits_do_not_depend_on_the_steps_of_a_call(ways):
             np.testing.assert_array_equal(value, first)
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_stops_within_a_call_and_is_explained_as_ever(ways):
     said = []
     for way in ways:
@@ -89,6 +92,7 @@ def test_a_step_that_is_not_finite_stops_within_a_call_and_is_explained_as_ever(
     assert said == 2 * ['cross_entropy. Try a smaller --learning_rate.']
 
 
+@pytest.mark.slow
 def test_no_step_is_no_step(ways):
     _, compiled = ways
     compiled.begin()

@@ -142,6 +142,7 @@ def test_the_shell_understands_every_block(name):
             assert (done.returncode, done.stderr) == (0, ''), block
 
 
+@pytest.mark.slow
 def test_the_example_for_your_own_model_runs_in_a_folder_of_its_own(tmp_path):
     start = README.index('.. code-block:: python', README.index('In your own model\n'))
     example = textwrap.dedent(re.match(r'.*\n\n((?:    .*\n|\n)+)', README[start:])[1])

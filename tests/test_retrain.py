@@ -167,7 +167,8 @@ def cut(interrupted, tmp_path):
     return shutil.copytree(interrupted, tmp_path / 'cut')
 
 
-@pytest.mark.parametrize('gone', ['folder', 'checkpoints', 'no'])
+@pytest.mark.parametrize('gone', ['folder', *(
+    pytest.param(what, marks=pytest.mark.slow) for what in ('checkpoints', 'no'))])
 def test_it_goes_on_to_the_bit_with_and_without_its_run(run_tool, cut, first, whole, gone, capsys):
     if gone == 'folder':
         shutil.rmtree(first)
@@ -196,6 +197,7 @@ def test_kill_9_changes_nothing(run_tool, first, tmp_path):
     assert_same(first / 'retrained', tmp_path / 'other', 400)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_gone_on_is_known_and_another_is_refused(run_main, run_tool, cut, first, whole, refused, capsys):
     run_main(*RUN, '--max_steps=60', f'--log_dir={first}')
     capsys.readouterr()
