@@ -238,27 +238,36 @@ def printed():
     return '\n'.join(lines)
 
 
+def paper_widths():
+    """Rows at the paper's widths: dense, GSS, and GSS retrained for more and more steps."""
+    return measured('mnist', 'paper_widths.csv')
+
+
 def smaller():
-    """The table of the smaller net."""
-    _, _, figures = first_run()
-    table = [('', 'dense', 'compressed', 'ratio'), ('outputs', *figures['architecture'].values(), '')]
-    whole = {'weights': figures['in_all']['weights'], 'multiply-accumulates an image': figures['in_all']['macs'],
-             'TFLite file, bytes': {name: figures['bytes'][f'{name}.tflite'] for name in ('dense', 'compressed')}}
-    table += [(words, f'{of["dense"]:,}', f'{of["compressed"]:,}', f'{of["dense"] / of["compressed"]:.1f}')
-              for words, of in whole.items()]
-    for images in ('100', '1'):
-        of = [figures['milliseconds'][images][f'{name}.tflite'] for name in ('dense', 'compressed')]
-        table.append((f'TFLite, batch of {images}, milliseconds', *(f'{taken:.2f}' for taken in of),
-                      f'{of[0] / of[1]:.1f}'))
+    """The table of the smaller nets: those of the first command, then of the paper's widths."""
+    def columns(name, figures, dense):
+        whole = [figures['in_all']['weights'], figures['in_all']['macs'],
+                 {name: figures['bytes'][f'{name}.tflite'] for name in ('dense', 'compressed')}]
+        taken = [[figures['milliseconds'][images][f'{name}.tflite'] for name in ('dense', 'compressed')]
+                 for images in ('100', '1')]
+        return [(f'{name}, dense', 'compressed', 'ratio'), (*figures['architecture'].values(), ''),
+                *((f'{of["dense"]:,}', f'{of["compressed"]:,}', f'{of["dense"] / of["compressed"]:.1f}')
+                  for of in whole),
+                *((f'{before:.2f}', f'{after:.2f}', f'{before / after:.1f}') for before, after in taken),
+                (f'{float(dense["test_accuracy"]):.2%}', f'{figures["accuracy"]["compressed"]:.2%}', '')]
+
     dense, = measured('mnist_5k', 'mnist_5k.csv', method='dense', retrain_steps=0)
-    table.append(('test accuracy (dense: trained without penalties)', f'{float(dense["test_accuracy"]):.2%}',
-                  f'{figures["accuracy"]["compressed"]:.2%}', ''))
-    return [tuple(cell or '\\' for cell in line) for line in table]
+    of_paper = json.loads((ROOT / '_img' / 'compression_paper_widths.json').read_text())
+    titles = ('', 'outputs', 'weights', 'multiply-accumulates', 'TFLite file, bytes', 'TFLite, batch of 100, ms',
+              'TFLite, batch of 1, ms', 'test accuracy')
+    both = columns('mnist_5k', first_run()[-1], dense), columns('MNIST', of_paper, paper_widths()[0])
+    return [tuple(cell or '\\' for cell in (title, *left, *right))
+            for title, left, right in zip(titles, *both, strict=True)]
 
 
-def choice():
+def runs(rows):
     table = [('lambda_g', 'lambda_v', 'steps of retraining', 'test', 'validation', 'zeros, global', 'alive')]
-    for row in sorted(measured('mnist_5k', 'mnist_5k.csv'), key=lambda row: (
+    for row in sorted(rows, key=lambda row: (
             float(row['group_lasso']), int(row['retrain_steps']))):
         table.append((row['group_lasso'], row['group_variance'], row['retrain_steps'],
                       *(f'{float(row[name]):.2%}' for name in (
@@ -333,7 +342,9 @@ TABLES = {  # page and name to what has to be on it
        for name, measure in (('MEAN_OF_FOUR', 'mean_of_four'), ('GLOBAL', 'global_sparsity'),
                              ('MACS', figure.MACS_SAVED), ('FIVE', 'mean_of_five'))},
     ('_img/README.rst', 'RUNS'): lambda: figure.run_table(grid()),
-    ('_img/README.rst', 'LAMBDA_V'): lambda_v, ('_img/README.rst', 'CHOICE'): choice,
+    ('_img/README.rst', 'LAMBDA_V'): lambda_v,
+    ('_img/README.rst', 'CHOICE'): lambda: runs(measured('mnist_5k', 'mnist_5k.csv')),
+    ('_img/README.rst', 'PAPER_WIDTHS'): lambda: runs(paper_widths()),
     ('_img/README.rst', 'WIDE_RUNS'): lambda: figure.run_table(measured(widths='64-128-512-256')),
     ('_img/README.rst', 'WIDE_LEVELS'): lambda: figure.interval_table(
         measured(widths='64-128-512-256'), 0.01, 'mean_of_four', [85, 88]),
@@ -380,6 +391,15 @@ def test_lambda_g_of_the_first_run_is_the_best_of_validation():
     best = max(rows, key=lambda row: float(row['validation_accuracy']))
     assert len(rows) >= 3 and best['group_lasso'] == '0.015'
     assert float(best['test_accuracy']) >= 0.97 and float(best['global_sparsity']) >= 0.97
+
+
+def test_the_compressed_net_of_the_papers_widths_is_the_best_of_validation():
+    figures = json.loads((ROOT / '_img' / 'compression_paper_widths.json').read_text())
+    _, plain, *again = paper_widths()
+    best = max(again, key=lambda row: float(row['validation_accuracy']))
+    assert best is again[1]
+    assert [row['retrain_steps'] for row in again] == ['3000', '10000'] == ['3000', str(figures['step'])]
+    assert figures['accuracy']['compressed'] == float(best['test_accuracy']) > float(plain['test_accuracy'])
 
 
 def test_the_pictures_are_of_the_csvs(tmp_path):
