@@ -165,10 +165,17 @@ def sparsify(weight, threshold):
     return tf.where(tf.abs(weight) <= threshold, tf.zeros_like(weight), weight)
 
 
+def zero_fraction(x):
+    """The share of zeros in a tensor, float32: as tf.math has it, but for a tf.cond, which takes long to trace."""
+    with tf.name_scope('zero_fraction'):
+        zeros = tf.size(x) - tf.math.count_nonzero(x, dtype=tf.int32)
+        return tf.cast(zeros, tf.float32) / tf.cast(tf.size(x), tf.float32)
+
+
 def sparsity(weights, threshold):
     """The authors' measures of some tensors: the share of zeros, each tensor alike (float32); weights left (int64)."""
     thresholded = [sparsify(w, threshold) for w in weights]
-    return (tf.reduce_mean([tf.math.zero_fraction(w) for w in thresholded]),
+    return (tf.reduce_mean([zero_fraction(w) for w in thresholded]),
             tf.add_n([tf.math.count_nonzero(w) for w in thresholded]))
 
 
@@ -341,7 +348,7 @@ class LeNet(tf.Module):
         logits, activations = lenet.net(images, training_status)
         hits = tf.equal(tf.argmax(logits, axis=1), labels)
         return {'cross_entropy': cross_entropy(logits, labels), 'accuracy': tf.reduce_mean(tf.cast(hits, tf.float64)),
-                'zero_activations': {name: tf.math.zero_fraction(a) for name, a in activations.items()}}
+                'zero_activations': {name: zero_fraction(a) for name, a in activations.items()}}
 
 
 # ----------------------------------------------------------------------------------------------------- evaluation

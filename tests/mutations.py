@@ -29,6 +29,8 @@ MUTATIONS = [  # (test, old text, which one file of python/ holds, new text)
      'return len(os.sched_getaffinity(0)) if', 'return 1 + len(os.sched_getaffinity(0)) if'),
     ('test_program.py::test_all_three_standard_files_may_be_closed_and_nothing_is_left_in_the_home',
      '    _open_standard_files()\n    _import', '    _import'),
+    ('test_program.py::test_importing_is_silent', 'import numpy as np\nimport tensorflow as tf\nfrom absl import flags',
+     'import numpy as np\nimport tensorflow as tf\nimport tqdm\nfrom absl import flags'),
     ('test_program.py::test_a_reader_that_has_gone_costs_no_traceback',
      'os.dup2(os.open(os.devnull, os.O_WRONLY), 1)', 'raise'),
     ('test_program.py::test_a_working_directory_that_is_gone_is_named',

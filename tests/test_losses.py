@@ -108,6 +108,9 @@ def test_sparsity_is_the_unweighted_mean_over_layers_and_counts_what_is_left():
     shares = [sum(abs(v) <= 0.5 for v in w.ravel()) / w.size for w in weights]
     np.testing.assert_allclose(mean, sum(shares) / len(shares), rtol=1e-6)
     assert left == sum(sum(abs(v) > 0.5 for v in w.ravel()) for w in weights)
+    for weight in weights:
+        kept = main.sparsify(weight, 0.5)
+        assert main.zero_fraction(kept) == tf.math.zero_fraction(kept)
 
 
 @pytest.mark.parametrize('shape', [(28, 28, 1), (32, 30, 3), (9, 7, 2)], ids=str)

@@ -57,6 +57,7 @@ print(json.dumps([states, events]))
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='reads what is open from /proc')
+@pytest.mark.slow
 def test_importing_is_silent():
     done = python('-c', SILENT, ROOT / 'python')
     assert done.returncode == 0, done.stderr
