@@ -629,7 +629,7 @@ def test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn(train, caplog
     """
     data = input_data.read_data_sets(fake_data=True)
     size, kinds = data.train.images.size, (tf.Graph, type(tf.constant(0)))  # the latter: tensors with values
-    settings, logger = dict(widths=(3, 4, 6, 5), max_steps=0), tf.get_logger()
+    settings, logger = dict(widths=(3, 4, 6, 5), max_steps=1), tf.get_logger()
 
     def left():
         return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)
