@@ -6,7 +6,7 @@ Each row is measured in turn with the others, a little at a time over several ro
 
 - this program's step and evaluation, the functions that `main.train` calls;
 - the step compiled by XLA, as by main.py --compiled, where there is a GPU or --compiled is given;
-- "TensorFlow's defaults": the same without what surroundings.prepare sets before TensorFlow is imported;
+- "TensorFlow's defaults": the same without oneDNN where TensorFlow does not choose it by itself, and not deterministic;
 - PyTorch's step of the same net and loss, if PyTorch is installed (python -m pip install torch==2.13.0), and on a GPU
   its CUDA graph: pytorch_steps.py;
 - the product of two float32 matrices, for what this machine can do.
@@ -20,6 +20,7 @@ if __name__ in ('__main__', '__mp_main__'):  # the latter in the other process
     surroundings.prepare()
 
 import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import multiprocessing
@@ -102,7 +103,8 @@ def start_pytorch(settings):
 def answer(process, *words):
     """What it answers to a line of these words; without any, the line that it begins with."""
     if words:
-        print(*words, file=process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has died, and so it answers nothing
+            print(*words, file=process.stdin, flush=True)
     if not (line := process.stdout.readline()):
         raise program.RunError('PyTorch has failed, see above. Mend it, or uninstall it, to do without its rows.')
     return line

@@ -53,7 +53,7 @@ def define_flags():
             ('group_lassos', '0.0001,0.0002,0.0005,0.001,0.002,0.004,0.008,0.015,0.03', 'lambda_g of SSL and of GSS; '
              '0: of GSS alone.'),
             ('group_variances', '0.01', 'lambda_v of GSS; SSL is always in.'),
-            ('levels', '50,60,70,80,90', 'Per cent, of the random masks and of the figure; empty: neither.')):
+            ('levels', '50,60,70,80,90', 'Per cent, of the random masks, the figure and --thresholds; empty: none.')):
         program.define('Grid', 'list', name, default, what)
     program.define('Grid', 'integer', 'retrain_steps', 0, 'Retrain each run for so many steps; 0: none.',
                    lambda n: 0 <= n <= 10**9, 'a whole number from 0 to 1000000000')
@@ -213,6 +213,7 @@ def compare():
     if FLAGS.thresholds:
         if not levels:
             raise program.RunError('--thresholds are moved to --levels: give these, too.')
+        surroundings.fix_arithmetic()  # as in a run
         jobs, _ = plan(grid(seeds, lassos, variances, ()), shared, runs_dir, data_dir)
         if not move_thresholds(jobs, levels, data_dir, path):
             raise program.RunError(f'--runs_dir={runs_dir} has no finished run of this grid. Give another.')

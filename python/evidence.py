@@ -85,8 +85,8 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='te
     points = [(reached(row, measure, whole), points_lost(dense, row, part)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):
         if min(before, after) <= level <= max(before, after):
-            part = (level - before) / (after - before) if after != before else 0
-            return points_before + part * (points_after - points_before)
+            weight = (level - before) / (after - before) if after != before else 0
+            return points_before + weight * (points_after - points_before)
     return None
 
 
@@ -152,12 +152,12 @@ def by_threshold(rows, variance, level):
       Dict from (method, lambda_g as a float) to a dict from seed to points. A run that jumps over the level by more
       than GRAIN, for more of its weights are zero at any threshold, is not there.
     """
-    found, of_methods = {}, {'dense': '0', **series(variance)}
+    found, of_methods = {}, {'dense': '0', 'ssl': '0', 'gss': text(variance)}  # not SCN, whose zeros are its masks'
     for row in sorted(rows, key=lambda row: -float(row['mean_of_four'])):  # the first above the level stays
         dense, _ = dense_nets(rows, row['seed'], 0)
         above = round(reached(row, 'mean_of_four', None) - level, 6)
         if (dense and 0 <= above <= GRAIN and row['sparsity_threshold'] != text(0.001) and row['retrain_steps'] == '0'
-                and of_methods[row['method']] == row['group_variance']):
+                and of_methods.get(row['method']) == row['group_variance']):
             found.setdefault((row['method'], float(row['group_lasso'])), {})[row['seed']] = points_lost(dense, row)
     return found
 

@@ -33,6 +33,7 @@ DATASETS = ('mnist', 'mnist_5k', 'fashion_mnist', 'cifar10')
 CLASSES = 10
 VALIDATION_SIZE = 5000  # MNIST's first, as in TensorFlow's reader; CIFAR-10's last, our choice
 CIFAR10_IMAGES = 10000  # in each of its six files
+CIFAR10_RECORD = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
 
 MIRRORS = {
     'mnist': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
@@ -272,23 +273,31 @@ def _cifar10(folder):
         contents = read(place)
     if missing := [name for name in names if name not in contents]:
         raise DataError(f'{place}: {", ".join(missing)} missing. {remedy}')
-    record = 1 + 3 * 32 * 32  # bytes: the label, and the image with its channels first
-    size = CIFAR10_IMAGES * record
+    size = CIFAR10_IMAGES * CIFAR10_RECORD
     for name in names:
         path, content = place / name, contents[name]
         if len(content) != size:
             raise DataError(f'{path}: not the {size} bytes of {CIFAR10_IMAGES} images and labels. {remedy}')
         _warn_of_others(path, content, 'cifar10', name)
-        _check_labels(np.frombuffer(content, np.uint8)[::record], path, remedy)
-    records = np.frombuffer(b''.join(contents[name] for name in names), np.uint8).reshape(-1, record)
+        _check_labels(np.frombuffer(content, np.uint8)[::CIFAR10_RECORD], path, remedy)
+    records = np.frombuffer(b''.join(contents[name] for name in names), np.uint8).reshape(-1, CIFAR10_RECORD)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).astype(np.float32, order='C')
     images /= 255  # in place, for they are 737 MB
     return _split('cifar10', images, records[:, 0], 5 * CIFAR10_IMAGES - VALIDATION_SIZE, VALIDATION_SIZE)
 
 
+def _content(file):
+    """The bytes of one of the six files; of one that is too long one too many, however long it is."""
+    return file.read(CIFAR10_IMAGES * CIFAR10_RECORD + 1)
+
+
 def _unpacked(folder):
     """Dict from the name of each of the six files that is there to its bytes."""
-    return {name: (folder / name).read_bytes() for name in SHA256['cifar10'] if os.path.lexists(folder / name)}
+    found = {}
+    for name in filter(lambda name: os.path.lexists(folder / name), SHA256['cifar10']):
+        with open(folder / name, 'rb') as file:
+            found[name] = _content(file)
+    return found
 
 
 def _archived(path):
@@ -298,7 +307,7 @@ def _archived(path):
         for member in archive:
             name = posixpath.basename(member.name)
             if name in SHA256['cifar10'] and member.isreg():  # not a link
-                found[name] = archive.extractfile(member).read()
+                found[name] = _content(archive.extractfile(member))
         archive.fileobj.read()  # on to the end, where the checksum is
     return found
 

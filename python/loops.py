@@ -1,8 +1,9 @@
 """Many training steps in one call: op by op, or compiled by XLA.
 
-Op by op, a GPU waits: each step launches some hundred small kernels, its indices come from the CPU, and whether it was
-finite goes back there. Compiled, many steps are one program of fewer kernels that asks the host nothing. On a CPU it is
-the slower way. Both ways compute the same up to rounding; neither's bits are the other's.
+Op by op, a GPU waits: each step launches many small kernels, its indices come from the CPU, and whether it was finite
+goes back there. Compiled, many steps shall be one program of fewer kernels that asks the host nothing meanwhile; how
+fast that is on a GPU is not measured. On a CPU it is the slower way. Both ways compute the same up to rounding;
+neither's bits are the other's.
 
 Both functions take:
   train_set: list of the training images and labels, tensors: arguments of each call, so that no graph keeps them alive.
@@ -17,11 +18,13 @@ like retracing, and bring a warning.
 
 import copy
 import math
+import sys
 from functools import partial
 
 import tensorflow as tf
 
 import input_data
+import surroundings
 
 
 def ordinary(train_set, lenet, optimizer, step, settings):
@@ -48,8 +51,9 @@ def ordinary(train_set, lenet, optimizer, step, settings):
 def trip_count(settings):
     """How many steps each call of the compiled way has, an int.
 
-    As many as fit the run's intervals, which end its calls: their greatest common divisor or an even part of it. At
-    least 16, and at most 256, 10^6 indices and 10^8 elements of masks (our choice).
+    As many as fit the run's intervals, which end its calls: their greatest common divisor or an equal part of it. At
+    least 16, and at most 256, 10^6 indices and 10^8 elements of masks (our choice). A call takes the time of all,
+    however few it is asked for: with intervals below 16 most of it is lost.
     """
     most = max(1, min(256, 10**6 // settings.batch_size, 10**8 // (settings.batch_size * sum(settings.widths[2:]))))
     together = math.gcd(settings.eval_interval, settings.checkpoint_interval)
@@ -65,8 +69,13 @@ def compiled(train_set, lenet, optimizer, step, settings):
       after one that is not finite, change nothing.
 
     Keras's Adam is compiled as it is: TensorFlow's fused one, ResourceApplyAdam, gave as many fusions, on a CPU.
+
+    XLA compiles at the first call, for seconds, at the paper's widths for many minutes on a CPU. It says so before, for
+    no signal can reach a run meanwhile.
     """
-    steps, first = trip_count(settings), tf.TensorSpec([], tf.int64)
+    slower = ', and on a CPU they will be slower' if surroundings.device() == 'cpu' else ''
+    print(f'XLA compiles the steps: Ctrl-C waits until it has{slower}', file=sys.stderr, flush=True)
+    steps, scalar = trip_count(settings), tf.TensorSpec([], tf.int64)
     state = [*(variable.value for variable in optimizer.variables), *lenet.trainable_variables, lenet.step]
 
     @tf.function(autograph=False)
@@ -87,12 +96,12 @@ def compiled(train_set, lenet, optimizer, step, settings):
 
         return tf.while_loop(lambda i, _: i < steps, one_step, [tf.constant(0, tf.int64), finite])[1]
 
-    draw = draw.get_concrete_function(first)
-    traced = train_steps.get_concrete_function(*train_set, *draw.structured_outputs, first, tf.TensorSpec([], tf.bool))
+    draw = draw.get_concrete_function(scalar)
+    traced = train_steps.get_concrete_function(*train_set, *draw.structured_outputs, scalar, tf.TensorSpec([], tf.bool))
 
     def call(count):
         begun, finite = int(lenet.step), tf.constant(True)
-        for done in range(0, max(1, count), steps):  # a GPU works on while the CPU draws for the next
+        for done in range(0, max(1, count), steps):
             with tf.device('CPU'):
                 drawn = draw(tf.constant(begun + done, tf.int64))
             finite = traced(*train_set, *drawn, tf.constant(min(steps, count - done), tf.int64), finite)

@@ -2,10 +2,10 @@
 
     python pytorch_steps.py 64,128,512,256 100        the widths; images a step
 
-In one process with TensorFlow 2.21, PyTorch 2.14.1 for GPUs ends by a segmentation fault, in the compiler that it
-brings. This prints its version and device, and then a line for each that it reads, `eager N` or `captured N`: the
-seconds that N steps have taken. Same net, loss, optimizer, batch size and float32; images, made up, on the device too.
-Captured is a CUDA graph, which launches all kernels of a step at once. Unlike ours, they need not be deterministic.
+A process of their own, for PyTorch 2.14.1's build for GPUs crashed where TensorFlow 2.21 was loaded, too. This prints
+its version and device, and then a line for each that it reads, `eager N` or `captured N`: the seconds that N steps have
+taken. Same net, loss, optimizer, batch size and float32; images, made up, on the device too. Captured is a CUDA graph,
+which launches all kernels of a step at once. Unlike ours, they need not be deterministic.
 """
 
 import sys

@@ -20,7 +20,7 @@ from program import RunError
 def prepare():
     """Settles what TensorFlow and Keras read from the environment while they are imported; call it before that.
 
-    The numbers of a run depend on the first two of these:
+    The numbers of a run depend on these:
 
     - oneDNN's kernels also on CPUs without AVX-512, where TensorFlow's own take twice as long for a convolution's input
       gradient (python/benchmark.py measures it), unless the user has chosen.
