@@ -130,13 +130,12 @@ def show_speeds(settings, rounds, steps, compiled):
         'float32 matrix product': ('product', None, 2 * MATRIX**3, None, 1),
         'training step': ('training', None, *training),
         'training step, a call each': ('single', None, *training),
-        'training step, compiled': ('compiled', None, *training[:2], loops.trip_count(settings)),
+        **({'training step, compiled': ('compiled', None, *training[:2], loops.trip_count(settings))} if compiled
+           else {}),
         "training step, TensorFlow's defaults": ('training', other, *training),
         **{f'training step, {title}': (kind, pytorch, *training) for title, kind in kinds.items()},
         'evaluation': ('evaluation', None, *evaluation),
         "evaluation, TensorFlow's defaults": ('evaluation', other, *evaluation)}
-    if not compiled:
-        del rows['training step, compiled']
 
     def measure(name, process, flop, images, count):
         if process is other:

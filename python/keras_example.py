@@ -79,8 +79,7 @@ def main():
     sparse = functools.cache(lambda: trained(residual(0.003), data))
     for build, cuts in (
             (plain, {f'lasso {s}': lambda s=s: cut(trained(plain(s), data), 1e-2) for s in (0.02, 0.01, 0.005)}),
-            (residual, {f'without {s:.0%}': lambda s=s: slimmed(sparse(), s)
-                        for s in (0.4, 0.3, 0.2)})):
+            (residual, {f'without {s:.0%}': lambda s=s: slimmed(sparse(), s) for s in (0.4, 0.3, 0.2)})):
         keras.utils.set_random_seed(0)
         show(f'{build.__name__}, dense', dense := trained(build(0), data), data)
         for title, make in cuts.items():

@@ -1,4 +1,4 @@
-"""Training steps of the same net and loss in PyTorch, timed for benchmark.py, in a process of their own.
+"""Training steps of the same net and loss in PyTorch, timed for benchmark.py.
 
     python pytorch_steps.py 64,128,512,256 100        the widths; images a step
 
