@@ -64,7 +64,7 @@ MUTATIONS = [  # (test, old text, which one file of python/ holds, new text)
      'raise program.Interrupted(run.signal, step)', 'break'),
     ('test_checkpoints.py::test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused',
      'self.status = 128 + number', 'self.status = number'),
-    ('test_checkpoints.py::test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused',
+    ('test_checkpoints.py::test_the_first_signal_is_a_request_and_the_second_ends_the_process',
      'if signal.getsignal(number) != signal.SIG_IGN:\n', 'if number != signal.SIGHUP:\n'),
     ('test_checkpoints.py::test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused',
      'kind=fcntl.LOCK_EX', 'kind=fcntl.LOCK_SH'),

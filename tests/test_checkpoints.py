@@ -83,17 +83,16 @@ def steps_saved(folder):
     return {int(path.stem.split('-')[1]) for path in (folder / 'checkpoints').glob('step-*.index')}
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused(run_main, tmp_path, number):
-    """SIGTERM is in test_compare.py."""
+def test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused(run_main, tmp_path):
+    """SIGINT; SIGTERM and SIGHUP are in test_compare.py."""
     process = start(tmp_path)
     process.send_signal(signal.SIGSTOP)
     refused('error: --log_dir=.* is in use by another run. Give another.$', run_main, *LONG, f'--log_dir={tmp_path}')
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + number, err
-    said = re.search(rf'^stopped by {number.name} at step ([0-9,]+): the same command continues from there.\n\Z', err,
+    assert process.returncode == 128 + signal.SIGINT, err
+    said = re.search(r'^stopped by SIGINT at step ([0-9,]+): the same command continues from there.\n\Z', err,
                      re.MULTILINE)
     assert 0 < int(said[1].replace(',', '')) == max(steps_saved(tmp_path)) < 450
 
