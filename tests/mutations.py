@@ -124,7 +124,7 @@ MUTATIONS = [  # (test, old text, which one file of python/ holds, new text)
      'draw_animation(runs, drawn[1])', 'pass'),
     ('test_illustrate.py::test_bad_input_costs_one_line',
      'if settings[0] == settings[1]:', 'if False:'),
-    ('test_illustrate.py::test_bad_input_costs_one_line',
+    ('test_illustrate.py::test_a_file_without_two_runs_is_refused',
      'if len(runs) != 2 or steps[0] != steps[1]:', 'if False:'),
     # -------------------------------------------------------------------------------------------- test_benchmark.py
     ('test_benchmark.py::test_onednns_kernels_give_tensorflows_values_and_gradients',

@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 import input_data
+import load_run
 import loops
 import main
+import retrain
 from in_process import SMALL, refused
 
 SETTINGS = main.Settings(widths=(3, 4, 6, 5), batch_size=20, dropout=0.6, random_sparsity=0.3, learning_rate=1e-3,
@@ -171,6 +173,22 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     for value, expected in zip(continued, whole, strict=True):
         np.testing.assert_array_equal(value, expected)
     assert_close(ordinary, whole)
+
+
+@pytest.mark.slow
+def test_a_compiled_retraining_keeps_its_zeros_and_is_the_ordinary_one(run_tool, finished, tmp_path):
+    found = []
+    for flag in ('--compiled', '--nocompiled'):
+        run_tool(retrain, f'--log_dir={finished}', f'--output_dir={tmp_path / flag}', '--groups=2,2,3,3',
+                 '--max_steps=20', flag)
+        _, net = load_run.load_facts(tmp_path / flag)
+        found.append(load_run.load_net(tmp_path / flag, net, (28, 28, 1)))
+    compiled, ordinary = found
+    for name, weight in compiled.weights.items():
+        zero = (weight == 0).numpy()
+        assert name == 'softmax' or zero.any() and not zero.all()
+        np.testing.assert_array_equal(zero, ordinary.weights[name] == 0)
+    assert_close([v.numpy() for v in ordinary.variables], [v.numpy() for v in compiled.variables])
 
 
 def test_nothing_is_rounded_to_tf32(finished):
