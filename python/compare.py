@@ -38,6 +38,7 @@ from thresholds import at_levels
 
 FLAGS = flags.FLAGS
 FLAG_GROUPS = ('Grid', 'Output')
+CSV, THRESHOLDS = '_img/comparison.csv', '_img/thresholds.csv'
 EMPTY = ('group_lassos', 'levels')  # the lists that may be
 PICTURES = {'picture': 'of the accuracy lost', 'alive': 'of the groups alive, in one layer'}
 
@@ -60,7 +61,8 @@ def define_flags():
     program.define('Grid', 'boolean', 'baselines', False, 'For each SSL and GSS run that has a row, also: a dense net '
                    'of the widths that it left, for the steps that run and retraining took; and the dense net with as '
                    'many groups, those of largest norm, retrained.')
-    program.define_path('Output', 'csv', '_img/comparison.csv', 'One row a finished run.')
+    program.define_path('Output', 'csv', None, f'One row a finished run. None: {CSV} or, with --thresholds, '
+                        f'{THRESHOLDS}.')
     program.define_path('Output', 'runs_dir', 'logs/comparison', "The runs' folders.")
     for name, what in (('print_commands', 'Print the commands of the runs still to do, and train nothing.'),
                        ('collect', 'Take the finished runs of --runs_dir into --csv, and train nothing.'),
@@ -192,7 +194,7 @@ def compare():
                             final_learning_rate=FLAGS.final_learning_rate)
     shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(map(str, checked.widths)), 'steps': checked.max_steps,
               'learning_rate': checked.learning_rate, 'final_learning_rate': checked.final_learning_rate}
-    path = files.file_of(FLAGS.csv, 'csv', '.csv')
+    path = files.file_of(FLAGS.csv or (THRESHOLDS if FLAGS.thresholds else CSV), 'csv', '.csv')
     drawn = {name: files.file_of(FLAGS[name].value, name, '.png') for name in PICTURES if FLAGS[name].value}
     if drawn and not FLAGS.figure or 'picture' in drawn and not levels:
         raise program.RunError('--picture and --alive are drawn by --figure, the former at --levels: give these, too.')
@@ -213,6 +215,8 @@ def compare():
     if FLAGS.thresholds:
         if not levels:
             raise program.RunError('--thresholds are moved to --levels: give these, too.')
+        if FLAGS.retrain_steps or FLAGS.baselines:
+            raise program.RunError('--thresholds are those of plain runs: give no --retrain_steps and no --baselines.')
         surroundings.fix_arithmetic()  # as in a run
         jobs, _ = plan(grid(seeds, lassos, variances, ()), shared, runs_dir, data_dir)
         if not move_thresholds(jobs, levels, data_dir, path):

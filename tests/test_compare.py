@@ -438,7 +438,8 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--widths=1,2': 'four whole numbers', '--learning_rate=nan': 'finite',
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--thresholds --figure': 'thresholds',
-           '--thresholds --levels=': 'give these, too', '--max_steps=-1': 'max_steps',
+           '--thresholds --levels=': 'give these, too', '--thresholds --retrain_steps=9': 'of plain runs',
+           '--thresholds --baselines': 'of plain runs', '--max_steps=-1': 'max_steps',
            '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
            '--csv=~nosuchuser/x.csv': 'csv', '--picture=it.png': 'give these, too',
            '--figure --picture=it.csv': 'a .png', '--figure --levels= --picture=it.png': 'give these, too',
@@ -779,6 +780,14 @@ def test_rows_at_moved_thresholds_are_those_of_mains_own_flag(run, run_main, in_
     with pytest.raises(SystemExit, match='^error: --runs_dir=.*has no finished run of this grid'):
         run(tmp_path, '--thresholds', '--seeds=4')
     assert 'dense-seed-4 is not finished, or its last checkpoint is gone' in capsys.readouterr().err
+
+
+def test_rows_at_moved_thresholds_have_a_csv_of_their_own(run_tool, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compare, 'move_thresholds', lambda jobs, levels, data_dir, path: asked.append(path.name) or 1)
+    run_tool(compare, '--thresholds')
+    run_tool(compare, '--thresholds', '--csv=it.csv')
+    assert asked == ['thresholds.csv', 'it.csv']
 
 
 def test_what_moved_thresholds_cost_has_a_table_and_moves_no_other(run_tool, tmp_path, capsys):
