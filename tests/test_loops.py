@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 import input_data
-import load_run
 import loops
 import main
 import retrain
@@ -23,8 +22,8 @@ BROKEN = 70  # the step that meets the image that is not finite
 class Way:
     """All that trains by one way, with its state at step 0 to go back to."""
 
-    def __init__(self, data, compiled):
-        self.net, optimizer, self.batch, self.steps = main.assemble(data, SETTINGS, compiled=compiled)
+    def __init__(self, data, compiled, start=None):
+        self.net, optimizer, self.batch, self.steps = main.assemble(data, SETTINGS, start, compiled)
         self.variables = [*self.net.trainable_variables, self.net.step, *(v.value for v in optimizer.variables)]
         self.first = self.values()
 
@@ -37,12 +36,17 @@ class Way:
 
 
 @pytest.fixture(scope='module')
-def ways():
-    """The ordinary way and the compiled one, of images of odd sizes, of which one is not finite."""
+def data():
+    """Images of odd sizes, of which one is not finite."""
     images, labels = input_data.read_data_sets(fake_data=True).train
     images = images[:, :25, :23].copy()
     images[input_data.indices(len(labels), BROKEN, 20, SETTINGS.seed)[0]] = np.inf
-    data = input_data.DataSet(images, labels)
+    return input_data.DataSet(images, labels)
+
+
+@pytest.fixture(scope='module')
+def ways(data):
+    """The ordinary way and the compiled one."""
     return Way(data, compiled=False), Way(data, compiled=True)
 
 
@@ -76,6 +80,18 @@ def test_the_bits_do_not_depend_on_the_steps_of_a_call(ways):
     for values in found[1:]:
         for value, first in zip(values, found[0], strict=True):
             np.testing.assert_array_equal(value, first)
+
+
+@pytest.mark.slow
+def test_the_zeros_of_a_retraining_stay_in_all_five_layers(data):
+    net, random = main.LeNet((25, 23, 1), main.Settings(widths=SETTINGS.widths)), np.random.default_rng(0)
+    weights = {name: weight * (random.random(weight.shape) > 0.4) for name, weight in net.weights.items()}
+    ways = [Way(data, compiled, retrain.Start({}, weights, net.biases)) for compiled in (False, True)]
+    assert all(way.steps(20) for way in ways)
+    assert_close(*(way.values() for way in ways))
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(ways[1].net.weights[name] == 0, weight == 0)
+        assert (ways[1].net.weights[name] != weight).numpy().any()
 
 
 @pytest.mark.slow
@@ -173,22 +189,6 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(tmp_path):
     for value, expected in zip(continued, whole, strict=True):
         np.testing.assert_array_equal(value, expected)
     assert_close(ordinary, whole)
-
-
-@pytest.mark.slow
-def test_a_compiled_retraining_keeps_its_zeros_and_is_the_ordinary_one(run_tool, finished, tmp_path):
-    found = []
-    for flag in ('--compiled', '--nocompiled'):
-        run_tool(retrain, f'--log_dir={finished}', f'--output_dir={tmp_path / flag}', '--groups=2,2,3,3',
-                 '--max_steps=20', flag)
-        _, net = load_run.load_facts(tmp_path / flag)
-        found.append(load_run.load_net(tmp_path / flag, net, (28, 28, 1)))
-    compiled, ordinary = found
-    for name, weight in compiled.weights.items():
-        zero = (weight == 0).numpy()
-        assert name == 'softmax' or zero.any() and not zero.all()
-        np.testing.assert_array_equal(zero, ordinary.weights[name] == 0)
-    assert_close([v.numpy() for v in ordinary.variables], [v.numpy() for v in compiled.variables])
 
 
 def test_nothing_is_rounded_to_tf32(finished):

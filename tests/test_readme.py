@@ -161,7 +161,7 @@ def test_ci_runs_the_readmes_commands_the_slow_tests_and_the_linter_on_the_same_
     lines = [re.sub('^ *- (run: )?', '', line).split(' || exit 1')[0] for line in text.splitlines()]
     install, slow, lint, smoke = [line for line in lines if line.startswith('python ')]
     assert 'pytest' in install and install in COMMANDS['README.rst']
-    assert slow == install.split(' && ')[1].replace('tests', '--slow -m slow tests')
+    assert slow == install.split(' && ')[1].replace('tests', '--slow -m slow --dist=worksteal tests')
     assert lint == 'python -m ruff check .'
     assert 'main.py' in smoke and smoke in COMMANDS['python/README.rst']
 
