@@ -1,6 +1,7 @@
 """Two small Keras networks pruned, cut and trained on: a plain one by its kernels, a residual one by its gammas.
 
-On mnist_5k; of three cuts the table has the deepest that loses at most 1.5 points on the validation images.
+On mnist_5k, three minutes on two cores; of three cuts the table has the deepest that loses at most 1.5 points on the
+validation images. The residual one, 16 channels wide, gains no milliseconds: 9 channels take LiteRT as long as 16.
 """
 
 if __name__ == '__main__':
