@@ -27,8 +27,8 @@ CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per c
     ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub, 0),
     ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub, 0),
     ('SSL / GSS at 90%, times lost', 'ssl', 'gss', 90, operator.truediv, 1))
-VERDICTS = {  # by whether the interval holds the paper's value, and that of equal ones
-    (True, True): 'undecided', (True, False): 'reproduced', (False, True): 'not reproduced'}
+VERDICTS = {  # by whether the interval, mean ± half, holds the paper's value, and that of equal ones
+    (True, True): 'undecided, ± {:.2f}', (True, False): 'reproduced', (False, True): 'not reproduced'}
 UNREACHED = 'not by all'  # seeds
 IN_A_CELL = 4  # seeds at most; the values of more have a table of their own
 
@@ -81,7 +81,7 @@ def claim_table(rows, variance):
         verdict = VERDICTS.get((abs(paper - mean) <= half, abs(equal - mean) <= half)) or (
             'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size')
         sign = '' if equal else '+'
-        table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict))
+        table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
     return table
 
 

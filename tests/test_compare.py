@@ -601,7 +601,7 @@ def at_90(gss):
 
 @pytest.mark.parametrize('gss, verdict, title', [
     ((0.61, 0.62, 0.63), 'reproduced', 'loses less'), ((1.61, 1.6, 1.62), 'not reproduced', 'do not tell'),
-    ((0.5, 1.61, 3.0), 'undecided', 'do not tell'), ((3.0, 3.1, 3.2), 'the opposite', 'loses more'),
+    ((0.5, 1.61, 3.0), 'undecided, ± 4.49', 'do not tell'), ((3.0, 3.1, 3.2), 'the opposite', 'loses more'),
     ((1, 1.01, 1.02), 'another size', 'loses less')])
 def test_a_verdict_follows_from_the_interval(gss, verdict, title):
     rows = at_90(gss)
