@@ -1,4 +1,4 @@
-"""evaluations.csv in a run's folder: what each periodic evaluation measured, one row each, for programs to read."""
+"""evaluations.csv in a run's folder: what each periodic evaluation measured, one row each; and tables as text."""
 
 import csv
 import io
@@ -16,6 +16,14 @@ def lines(rows):
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows(rows)
     return file.getvalue()
+
+
+def rst(table):
+    """A table, a list of tuples of str with the head first, as reStructuredText."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = '  '.join('=' * width for width in widths)
+    head, *body = ('  '.join(map(str.ljust, line, widths)).rstrip() for line in table)
+    return '\n'.join([rule, head, rule, *body, rule])
 
 
 def read(path):

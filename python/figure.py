@@ -19,6 +19,7 @@ import sys
 import evidence
 import pictures
 import program
+from evaluations import rst
 from evidence import MACS_SAVED, PAPER, PLAN, PRIMARY, drops, interval, paired_differences, points_lost, series, variant
 from rows import REGULARISED, key, method
 
@@ -48,14 +49,6 @@ def bounds(values, confidence=0.95, sign='+'):
         return f'{values[0]:{sign}.2f}'
     mean, half = interval(values, confidence)
     return f'{mean:{sign}.2f} [{mean - half:{sign}.2f}, {mean + half:{sign}.2f}]'
-
-
-def rst(table):
-    """A table, a list of tuples of str with the head first, as reStructuredText."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rule = '  '.join('=' * width for width in widths)
-    head, *body = ('  '.join(map(str.ljust, line, widths)).rstrip() for line in table)
-    return '\n'.join([rule, head, rule, *body, rule])
 
 
 # ---------------------------------------------------------------------------------------------------------- tables

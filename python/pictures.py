@@ -1,7 +1,7 @@
 """Pictures, drawn from CSV files alone.
 
-As a command it copies the evaluations of a run to a CSV file, and draws what a CSV file holds; either can go without
-the other:
+As a command it copies the evaluations of a run to a CSV file, draws what a CSV file holds, and prints where the run
+passes 50 to 90% of zeros; a file that is there already needs no --log_dir:
 
     python pictures.py --log_dir=RUN --curve=training.csv --picture=training.png
 
@@ -25,6 +25,7 @@ import files
 import program
 import surroundings
 
+LEVELS = 50, 60, 70, 80, 90  # per cent, of the mean of four
 CURVES = ('step', 'test_accuracy', 'mean_of_five', 'mean_of_four', 'global_sparsity')  # of a run's evaluations.csv
 # Colours that the colour-blind tell apart (Okabe and Ito), and a marker each, so that black and white will do.
 COLOURS = {'ssl': '#0072b2', 'gss': '#d55e00', 'scn': '#009e73', 'magnitude': '#cc79a7', 'fresh': 'black'}
@@ -80,15 +81,15 @@ def save(figure, path, shown, dpi=120):
     pyplot().close(figure)
 
 
-def read_curve(path):
-    """The rows of a CSV file of CURVES, dicts of floats; raises program.RunError if it is none."""
+def read_curve(path, flag='curve'):
+    """The rows of a CSV file of CURVES, dicts of floats; raises program.RunError, with the flag, if it is none."""
     try:
         rows = evaluations.read(path)
         if not rows or tuple(rows[0]) != CURVES:
             raise ValueError(f'it has no rows, or its columns are not {", ".join(CURVES)}')
         return [{name: float(cell) for name, cell in row.items()} for row in rows]
     except (ValueError, program.RunError) as error:
-        raise program.RunError(f'--curve={path} is not the evaluations of a run ({error}). Give another.') from error
+        raise program.RunError(f'--{flag}={path} is not the evaluations of a run ({error}). Give another.') from error
 
 
 def write_curve(log_dir, path):
@@ -108,6 +109,29 @@ def write_curve(log_dir, path):
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run. Give another.')
     rows = evaluations.read(found)
     files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
+
+
+def passage_table(rows, dense=()):
+    """Lines of the table: where the mean of four first is at each of LEVELS, then the end; and what is right there.
+
+    An accuracy is the mean of the ten evaluations around, which are all 10,000 test images of MNIST once.
+
+    Args:
+      rows, dense: lists of dicts from `read_curve`; of the dense run, which may be shorter, the same steps are beside.
+    """
+    def accuracy(of, place):
+        first = min(place, max(0, len(of) - 10)) // 10 * 10
+        return 100 * statistics.mean(row['test_accuracy'] for row in of[first:first + 10])
+
+    places = [next((i for i, row in enumerate(rows) if 100 * row['mean_of_four'] >= level), None) for level in LEVELS]
+    table = [('mean of four', 'mean of five', 'global', 'step', 'accuracy', *(('dense', 'lost') if dense else ()))]
+    for place in [*(place for place in places if place is not None), len(rows) - 1]:
+        row, ours = rows[place], accuracy(rows, place)
+        there = dense and place < len(dense) and dense[place]['step'] == row['step'] and accuracy(dense, place)
+        table.append((*(f'{row[name]:.1%}' for name in ('mean_of_four', 'mean_of_five', 'global_sparsity')),
+                      f'{row["step"]:,.0f}', f'{ours:.2f}%', *(
+                          (f'{there:.2f}%', f'{there - ours:.2f}') if there else ('not there',) * 2 if dense else ())))
+    return table
 
 
 @plainly
@@ -212,20 +236,22 @@ def draw_alive(title, methods, path):
 def define_flags():
     program.define_path('Pictures', 'log_dir', None, "A run's folder.")
     program.define_path('Pictures', 'curve', None, 'The .csv file.', required=True)
+    program.define_path('Pictures', 'dense', None, 'The .csv file of the dense run, to be beside. None: none.')
     program.define_path('Pictures', 'picture', None, 'The .png file to draw. None: none.')
 
 
 def main():
     path = files.file_of(flags.FLAGS.curve, 'curve', '.csv')
+    dense = flags.FLAGS.dense and files.file_of(flags.FLAGS.dense, 'dense', '.csv')
     picture = flags.FLAGS.picture and files.file_of(flags.FLAGS.picture, 'picture', '.png')
-    if not (picture or flags.FLAGS.log_dir):
-        raise program.RunError('nothing to do: give the folder of a run as --log_dir, or a file to draw as --picture.')
     if picture:
         check(picture)
     if flags.FLAGS.log_dir:
         write_curve(files.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
+    rows, dense = read_curve(path), read_curve(dense, 'dense') if dense else ()
     if picture:
-        draw_curve(read_curve(path), picture)
+        draw_curve(rows, picture)
+    print(evaluations.rst(passage_table(rows, dense)))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import os
 import pytest
 
 import checkpoints
+import evaluations
 import input_data
 import main
 import pictures
@@ -31,7 +32,7 @@ def command(run_tool, tmp_path, monkeypatch):
     return functools.partial(run_tool, pictures)
 
 
-def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path):
+def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path, capsys):
     results = json.loads((run / 'results.json').read_text())['results']
     assert len({results[name] for name in ('mean_of_five', 'mean_of_four', 'global_sparsity')}) == 3
     command(f'--log_dir={run}', '--curve=it.csv')
@@ -44,7 +45,11 @@ def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path):
     first = open('it.csv').read()
     command(f'--log_dir={run}', '--curve=it.csv')  # its own file is replaced
     assert open('it.csv').read() == first
+    capsys.readouterr()
     command('--curve=it.csv', '--picture=it.png')  # without the run
+    assert capsys.readouterr().out == evaluations.rst(pictures.passage_table(rows)) + '\n'
+    command('--curve=it.csv', '--dense=it.csv')
+    assert ' 0.00\n' in capsys.readouterr().out
     assert os.path.getsize('it.png') > 10000
 
 
@@ -74,6 +79,25 @@ def test_the_picture_shows_each_column_as_what_it_is(tmp_path, monkeypatch):
     assert kept[1].axes[0].get_ylim() == (0, 100)
 
 
+def curve(*points):
+    """Rows of 100 steps each, of (mean of four, accuracy)."""
+    return [{'step': 100.0 * i, 'test_accuracy': accuracy, 'mean_of_five': four / 2, 'mean_of_four': four,
+             'global_sparsity': 0.5} for i, (four, accuracy) in enumerate(points)]
+
+
+def test_where_a_run_passes_a_level_and_what_is_right_in_the_ten_evaluations_around():
+    rows = curve(*[(0.1, 0.1)] * 9, (0.499, 0.1), *[(0.61, 0.8)] * 5, *[(0.55, 0.9)] * 5, (0.72, 1.0), (0.71, 0.1))
+    dense = curve(*[(0.0, 0.95)] * 20)
+    head = ('mean of four', 'mean of five', 'global', 'step', 'accuracy')
+    lines = [('61.0%', '30.5%', '50.0%', '1,000', '85.00%')] * 2 + [  # 50 and 60%; the last ten are not all there
+        ('72.0%', '36.0%', '50.0%', '2,000', '85.00%'), ('71.0%', '35.5%', '50.0%', '2,100', '85.00%')]
+    assert pictures.passage_table(rows) == [head, *lines]
+    beside = [('95.00%', '10.00')] * 2 + [('not there',) * 2] * 2
+    assert pictures.passage_table(rows, dense) == [
+        (*head, 'dense', 'lost'), *(line + of for line, of in zip(lines, beside, strict=True))]
+    assert pictures.passage_table(curve((0.6, 0.5), (0.6, 0.7)))[1][-1] == '60.00%'  # fewer than ten
+
+
 def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     (tmp_path / 'link').symlink_to(run)
@@ -85,11 +109,12 @@ def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
     (['--curve='], '--curve.*must be the name of a file'),
     (['--log_dir=', '--curve=it.csv'], '--log_dir.*must be the name'),
     ([], '--curve'), (['--curve=it'], '--curve=it must be the name of a .csv file'), (['--curve=.csv'], '--curve=.csv'),
-    (['--curve=it.CSV/'], '--curve='), (['--curve=it.csv'], 'nothing to do'),
+    (['--curve=it.CSV/'], '--curve='),
     (['--curve=it.csv', '--picture=it.csv'], '--picture=it.csv must be the name of a .png'),
     (['--curve=absent.csv', '--picture=it.png'], '--curve=absent.csv is not the evaluations of a run'),
     (['--curve=~nosuchuser/it.csv', '--picture=it.png'], '--curve=~nosuchuser/it.csv: there is no such home'),
     (['--log_dir=~nosuchuser', '--curve=it.csv'], '--log_dir=~nosuchuser: there is no such home'),
+    (['--log_dir={run}', '--curve=it.csv', '--dense=it.png'], '--dense=it.png must be the name of a .csv'),
     (['--log_dir=nowhere', '--curve=it.csv'], '--log_dir=nowhere holds no evaluations.csv of a run'),
     (['--log_dir={run}', '--curve=no/such/folder/it.csv'], 'no/such/folder/it.csv'),
     (['--log_dir={run}', '--curve=folder.csv'], 'folder.csv')])
