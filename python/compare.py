@@ -3,7 +3,7 @@
     python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
     python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
     python compare.py --collect           takes the finished ones of these into the CSV
-    python compare.py --thresholds        takes them into it with their thresholds moved
+    python compare.py --thresholds        takes them, with their thresholds moved, into a CSV of its own
     python compare.py --figure            prints the tables of the pages, and draws what --picture and --alive name
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets

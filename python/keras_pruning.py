@@ -2,7 +2,7 @@
 
     Dense(64, activation='relu', kernel_regularizer=GuidedSparsity(group_lasso=0.001, group_variance=0.01))
     ...                                   # train
-    small = cut(model, threshold=1e-3)    # the same function, smaller and faster; compile it to train on
+    small = cut(model, threshold=1e-3)    # the same function, smaller and faster; compile it to train further
 
 This file needs no other of this project: Keras, NumPy and SciPy alone. (keras_pruning.py --applications makes a table.)
 """

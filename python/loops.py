@@ -5,7 +5,7 @@ goes back there. Compiled, many steps shall be one program of fewer kernels that
 fast that is on a GPU is not measured. On a CPU it is the slower way. Both ways compute the same up to rounding;
 neither's bits are the other's.
 
-Both functions take:
+`ordinary` and `compiled` take:
   train_set: list of the training images and labels, tensors: arguments of each call, so that no graph keeps them alive.
   lenet: the net, with `dropout`, `pool`, `step`, `widths`, `keep_probability` and `trainable_variables`.
   optimizer: a keras.optimizers.Optimizer, built.
@@ -52,8 +52,8 @@ def trip_count(settings):
     """How many steps each call of the compiled way has, an int.
 
     As many as fit the run's intervals, which end its calls: their greatest common divisor or an equal part of it. At
-    least 16, and at most 256, 10^6 indices and 10^8 elements of masks (our choice). A call takes the time of all,
-    however few it is asked for: with intervals below 16 most of it is lost.
+    least 16 and at most 256, but never more than 10^6 indices or 10^8 elements of masks (our choice). A call takes
+    the time of all, however few it is asked for: with intervals below 16 most of it is lost.
     """
     most = max(1, min(256, 10**6 // settings.batch_size, 10**8 // (settings.batch_size * sum(settings.widths[2:]))))
     together = math.gcd(settings.eval_interval, settings.checkpoint_interval)

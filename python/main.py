@@ -7,7 +7,7 @@ Torfi & Shirvani, 2018, https://arxiv.org/abs/1802.09902. A LeNet learns MNIST u
 where g runs over the groups of layer l: all weights that feed one output. The group lasso pulls whole groups to
 zero; the inverse variance, the paper's attention, pulls the groups of a layer apart, so that some stay alive.
 
-    python main.py --max_steps=100000                     the authors' own command; its first 56,900 steps, two hours
+    python main.py --max_steps=100000                     the authors' own command; its first 56,900 steps, 2.5 hours
                                                           on two cores, give 99.2%, mean of five 66.48%
     python main.py --dataset=mnist_5k --max_steps=500     nothing to download; 94.3%, mean of five 1.6%
     python main.py --group_variance=0                     SSL: the group lasso alone
@@ -429,7 +429,7 @@ def assemble(train_set, settings, start=None, compiled=False):
     batch = partial(input_data.batch, *train_set, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
     step = partial(training_step, optimizer=optimizer, lambda_g=settings.group_lasso, lambda_v=settings.group_variance)
     loop = loops.compiled if compiled else loops.ordinary
-    traced = cache(partial(loop, train_set, lenet, optimizer, step, settings))  # seconds, which no refusal shall cost
+    traced = cache(partial(loop, train_set, lenet, optimizer, step, settings))  # after any refusal
     return lenet, optimizer, batch, lambda count: traced()(count)
 
 

@@ -1,7 +1,7 @@
 """Pictures, drawn from CSV files alone.
 
-As a command it copies the evaluations of a run to a CSV file, draws what a CSV file holds, and prints where the run
-passes 50 to 90% of zeros; a file that is there already needs no --log_dir:
+As a command it copies the evaluations of a run to a CSV file, draws what a CSV file holds, and prints where the mean of
+four passes 50 to 90%; a file that is there already needs no --log_dir:
 
     python pictures.py --log_dir=RUN --curve=training.csv --picture=training.png
 
@@ -111,26 +111,29 @@ def write_curve(log_dir, path):
     files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
-def passage_table(rows, dense=()):
-    """Lines of the table: where the mean of four first is at each of LEVELS, then the end; and what is right there.
+def level_table(rows, dense=()):
+    """Lines of the table: the first evaluation at which the mean of four reaches each of LEVELS, then the last one.
 
-    An accuracy is the mean of the ten evaluations around, which are all 10,000 test images of MNIST once.
+    An accuracy is the mean of ten evaluations in a row: with MNIST all 10,000 test images once.
 
     Args:
-      rows, dense: lists of dicts from `read_curve`; of the dense run, which may be shorter, the same steps are beside.
+      rows, dense: lists of dicts from `read_curve`. The dense run's accuracies of the same steps stand beside.
     """
-    def accuracy(of, place):
-        first = min(place, max(0, len(of) - 10)) // 10 * 10
-        return 100 * statistics.mean(row['test_accuracy'] for row in of[first:first + 10])
+    def accuracy(of):
+        return 100 * statistics.mean(row['test_accuracy'] for row in of)
 
     places = [next((i for i, row in enumerate(rows) if 100 * row['mean_of_four'] >= level), None) for level in LEVELS]
     table = [('mean of four', 'mean of five', 'global', 'step', 'accuracy', *(('dense', 'lost') if dense else ()))]
     for place in [*(place for place in places if place is not None), len(rows) - 1]:
-        row, ours = rows[place], accuracy(rows, place)
-        there = dense and place < len(dense) and dense[place]['step'] == row['step'] and accuracy(dense, place)
-        table.append((*(f'{row[name]:.1%}' for name in ('mean_of_four', 'mean_of_five', 'global_sparsity')),
-                      f'{row["step"]:,.0f}', f'{ours:.2f}%', *(
-                          (f'{there:.2f}%', f'{there - ours:.2f}') if there else ('not there',) * 2 if dense else ())))
+        row, first = rows[place], min(place, max(0, len(rows) - 10)) // 10 * 10  # the last ten may not be all there
+        ours, theirs = rows[first:first + 10], dense[first:first + 10]
+        line = (*(f'{row[name]:.1%}' for name in ('mean_of_four', 'mean_of_five', 'global_sparsity')),
+                f'{row["step"]:,.0f}', f'{accuracy(ours):.2f}%')
+        if [of['step'] for of in ours] == [of['step'] for of in theirs]:
+            line += f'{accuracy(theirs):.2f}%', f'{accuracy(theirs) - accuracy(ours):.2f}'
+        elif dense:
+            line += ('not there',) * 2
+        table.append(line)
     return table
 
 
@@ -236,7 +239,8 @@ def draw_alive(title, methods, path):
 def define_flags():
     program.define_path('Pictures', 'log_dir', None, "A run's folder.")
     program.define_path('Pictures', 'curve', None, 'The .csv file.', required=True)
-    program.define_path('Pictures', 'dense', None, 'The .csv file of the dense run, to be beside. None: none.')
+    program.define_path('Pictures', 'dense', None, 'The .csv file of the dense run, whose accuracies stand beside. '
+                        'None: none.')
     program.define_path('Pictures', 'picture', None, 'The .png file to draw. None: none.')
 
 
@@ -246,12 +250,13 @@ def main():
     picture = flags.FLAGS.picture and files.file_of(flags.FLAGS.picture, 'picture', '.png')
     if picture:
         check(picture)
+    dense = read_curve(dense, 'dense') if dense else ()
     if flags.FLAGS.log_dir:
         write_curve(files.local_folder(flags.FLAGS.log_dir, 'log_dir'), path)
-    rows, dense = read_curve(path), read_curve(dense, 'dense') if dense else ()
+    rows = read_curve(path)
     if picture:
         draw_curve(rows, picture)
-    print(evaluations.rst(passage_table(rows, dense)))
+    print(evaluations.rst(level_table(rows, dense)))
 
 
 if __name__ == '__main__':

@@ -31,7 +31,8 @@ from jobs import Job
 from rows import COLUMNS, KEY, LATER, OLD_COLUMNS, method, row_of, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
-LIST = re.search(r'    (xargs .*) < commands.txt', (ROOT / 'python' / 'README.rst').read_text())[1]
+PAGE = (ROOT / 'python' / 'README.rst').read_text()
+LIST = re.search(r'    (xargs .*) < commands.txt', PAGE)[1]
 TINY = ('--dataset=fake', '--widths=3,4,6,5', '--max_steps=20', '--seeds=3', '--group_lassos=0.1', '--levels=50')
 TINY_RUNS = list(compare.grid([3], [0.1], [0.01], [50]))
 COMMON = 'fake-3-4-6-5-steps-{}-rate-0.001-1e-05'
@@ -172,6 +173,20 @@ def test_the_list_of_the_readme_goes_on_after_a_job_that_dies_and_does_nothing_w
     assert sorted(line.split(' ')[1] for line in done.stderr.splitlines() if 'failed: ' in line) == ['false', 'sh']
 
 
+@pytest.mark.skipif(not shutil.which('parallel'), reason='GNU parallel is not installed')
+def test_gnu_parallel_runs_each_line(tmp_path):
+    words = re.search(r'    (parallel .*) < commands.txt', PAGE)[1].replace(' --sshlogin one,two', ' --will-cite')
+    subprocess.run(words, shell=True, input="touch 'a b'\ntouch c\n", text=True, cwd=tmp_path, check=True, timeout=60)
+    assert sorted(os.listdir(tmp_path)) == ['a b', 'c']
+
+
+def test_a_job_of_slurms_array_runs_its_line(tmp_path):
+    (tmp_path / 'commands.txt').write_text("touch c\ntouch 'a b'\n")
+    subprocess.run(re.search(r"--wrap '(.*)'", PAGE)[1], shell=True, cwd=tmp_path, check=True,
+                   env={**os.environ, 'SLURM_ARRAY_TASK_ID': '2'})
+    assert sorted(os.listdir(tmp_path)) == ['a b', 'commands.txt']
+
+
 @pytest.mark.slow
 def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_turn, tmp_path, capsys):
     """Of the dense run and SSL's, which are finished; each retraining starts when its first run is there."""
@@ -278,8 +293,20 @@ def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     assert compare.train_all(remaining(tmp_path, runs, steps=600), tmp_path / 'it.csv') == []
     assert sorted(row['random_sparsity'] for row in compare.read(tmp_path / 'it.csv')) == ['0', '0.5', '0.6']
     log = (folder / 'dense-seed-3.log').read_text()
-    assert log.count('settings: ') == 1  # that run was left to the process that had it
+    assert log.count('settings: ') == 1 and 'in use' not in log  # that run was left to the process that had it
     assert 'continued from step' in (folder / 'scn-share-0.5-seed-3.log').read_text()
+
+
+@pytest.mark.parametrize('of', ['', 'retrained'])
+def test_a_folder_that_is_held_is_a_run_that_is_running(tmp_path, of):
+    job, *_ = jobs(tmp_path)
+    assert not job.is_running()
+    (job.folder / of).mkdir(parents=True)
+    held = os.open(job.folder / of, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert job.is_running()
+    os.close(held)
+    assert not job.is_running()
 
 
 def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_each_column_holds_the_figures_of_its_name(run, command, tmp_path, capsy
     assert open('it.csv').read() == first
     capsys.readouterr()
     command('--curve=it.csv', '--picture=it.png')  # without the run
-    assert capsys.readouterr().out == evaluations.rst(pictures.passage_table(rows)) + '\n'
+    assert capsys.readouterr().out == evaluations.rst(pictures.level_table(rows)) + '\n'
     command('--curve=it.csv', '--dense=it.csv')
     assert ' 0.00\n' in capsys.readouterr().out
     assert os.path.getsize('it.png') > 10000
@@ -87,15 +87,17 @@ def curve(*points):
 
 def test_where_a_run_passes_a_level_and_what_is_right_in_the_ten_evaluations_around():
     rows = curve(*[(0.1, 0.1)] * 9, (0.499, 0.1), *[(0.61, 0.8)] * 5, *[(0.55, 0.9)] * 5, (0.72, 1.0), (0.71, 0.1))
-    dense = curve(*[(0.0, 0.95)] * 20)
+    dense = curve(*[(0.0, 0.5)] * 10, *[(0.0, 0.95)] * 10)
     head = ('mean of four', 'mean of five', 'global', 'step', 'accuracy')
     lines = [('61.0%', '30.5%', '50.0%', '1,000', '85.00%')] * 2 + [  # 50 and 60%; the last ten are not all there
         ('72.0%', '36.0%', '50.0%', '2,000', '85.00%'), ('71.0%', '35.5%', '50.0%', '2,100', '85.00%')]
-    assert pictures.passage_table(rows) == [head, *lines]
-    beside = [('95.00%', '10.00')] * 2 + [('not there',) * 2] * 2
-    assert pictures.passage_table(rows, dense) == [
+    assert pictures.level_table(rows) == [head, *lines]
+    beside = [('95.00%', '10.00')] * 4
+    assert pictures.level_table(rows, dense) == [
         (*head, 'dense', 'lost'), *(line + of for line, of in zip(lines, beside, strict=True))]
-    assert pictures.passage_table(curve((0.6, 0.5), (0.6, 0.7)))[1][-1] == '60.00%'  # fewer than ten
+    others = [{**row, 'step': row['step'] / 2} for row in dense]
+    assert {line[-2:] for line in pictures.level_table(rows, others)[1:]} == {('not there',) * 2}
+    assert pictures.level_table(curve((0.6, 0.5), (0.6, 0.7)))[1][-1] == '60.00%'  # fewer than ten
 
 
 def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
@@ -115,6 +117,7 @@ def test_the_home_is_understood(run, command, tmp_path, monkeypatch):
     (['--curve=~nosuchuser/it.csv', '--picture=it.png'], '--curve=~nosuchuser/it.csv: there is no such home'),
     (['--log_dir=~nosuchuser', '--curve=it.csv'], '--log_dir=~nosuchuser: there is no such home'),
     (['--log_dir={run}', '--curve=it.csv', '--dense=it.png'], '--dense=it.png must be the name of a .csv'),
+    (['--log_dir={run}', '--curve=it.csv', '--dense=absent.csv'], '--dense=absent.csv is not the evaluations'),
     (['--log_dir=nowhere', '--curve=it.csv'], '--log_dir=nowhere holds no evaluations.csv of a run'),
     (['--log_dir={run}', '--curve=no/such/folder/it.csv'], 'no/such/folder/it.csv'),
     (['--log_dir={run}', '--curve=folder.csv'], 'folder.csv')])

@@ -316,7 +316,7 @@ def cifar_dense():
 
 
 def training():
-    return pictures.passage_table(pictures.read_curve(ROOT / '_img' / 'training.csv'))
+    return pictures.level_table(pictures.read_curve(ROOT / '_img' / 'training.csv'))
 
 
 def published():
@@ -395,7 +395,7 @@ def test_the_compressed_net_of_the_papers_widths_is_the_best_of_validation():
     assert figures['step'] == int(best['retrain_steps'])
     assert figures['accuracy']['compressed'] == float(best['test_accuracy']) > float(plain['test_accuracy'])
     longer, = measured(widths='64-128-512-256', method='dense', steps=10000)
-    assert f'after 10,000 it has {float(longer["test_accuracy"]):.2%}' in WORDS['README.rst']
+    assert f'of 10,000 steps, has {float(longer["test_accuracy"]):.2%}' in WORDS['README.rst']
 
 
 def test_the_pictures_are_of_the_csvs(tmp_path):
