@@ -386,11 +386,13 @@ def test_the_table_of_keras_applications_is_what_the_csv_gives():
     assert len(table) == 15 and figure.rst(table) in RESULTS
 
 
-def test_the_figures_in_mains_docstring_are_those_of_the_curve():
+def test_the_figures_of_the_papers_own_command_are_those_of_the_curve():
     (*_, (*_, accuracy)), (*_, end) = training(), pictures.read_curve(ROOT / '_img' / 'training.csv')
     said = ' '.join(main.__doc__.split())
     assert f'its first {int(end["step"]):,} steps' in said and f'mean of five {end["mean_of_five"]:.2%}' in said
     assert f'give {float(accuracy[:-1]):.1f}%,' in said
+    at_80, = (line[-1] for line in training() if line[0] == '80.0%')
+    assert f'At 80% zeros, mean of four, {at_80} of the test images are right' in WORDS['README.rst']
 
 
 def test_what_the_three_commands_print():
