@@ -7,7 +7,7 @@ import itertools
 import math
 import statistics
 
-import scipy.stats
+from scipy.special import stdtrit  # of scipy.stats, which takes a second more to import
 
 from report import MEASURES
 from rows import REGULARISED, alive, key, matching, text
@@ -164,7 +164,7 @@ def by_threshold(rows, variance, level):
 
 def interval(values, confidence=0.95):
     """Of a few floats: their mean, and the half width of its t interval."""
-    return statistics.mean(values), (scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    return statistics.mean(values), (stdtrit(len(values) - 1, (1 + confidence) / 2)
                                      * statistics.stdev(values) / math.sqrt(len(values)))
 
 
