@@ -7,7 +7,7 @@ import itertools
 import math
 import statistics
 
-from scipy.special import stdtrit  # of scipy.stats, which takes a second more to import
+from scipy.special import stdtrit  # what scipy.stats.t.ppf calls; to import that takes a second more
 
 from report import MEASURES
 from rows import REGULARISED, alive, key, matching, text
