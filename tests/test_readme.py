@@ -207,6 +207,11 @@ def grid(**columns):
     return [row for row in measured(widths='20-50-500-256', steps=10000, **columns) if int(row['seed']) < 3]
 
 
+def planned():
+    """The rows of those of the plan's seeds that have all three strengths."""
+    return [row for row in measured(widths='20-50-500-256', steps=10000) if row['seed'] in ('3', '4')]
+
+
 def cifar(**columns):
     return measured('cifar10', steps=6000, **columns)
 
@@ -356,6 +361,8 @@ TABLES = {  # page and name to what has to be on it
                              ('MACS', figure.MACS_SAVED), ('FIVE', 'mean_of_five'))},
     ('_img/README.rst', 'RUNS'): lambda: figure.run_table(grid()),
     ('_img/README.rst', 'LAMBDA_V'): lambda_v,
+    **{('_img/README.rst', f'PLANNED_{steps}'): lambda steps=steps: figure.run_table(planned(), steps)
+       for steps in (0, 3000)},
     ('_img/README.rst', 'CHOICE'): lambda: runs(measured('mnist_5k', 'mnist_5k.csv')),
     ('_img/README.rst', 'PAPER_WIDTHS'): lambda: runs(paper_widths()),
     ('_img/README.rst', 'WIDE_RUNS'): lambda: figure.run_table(measured(widths='64-128-512-256')),
