@@ -423,7 +423,7 @@ def assemble(train_set, settings, start=None, compiled=False):
         for variables, values in ((lenet.weights, start.weights), (lenet.biases, start.biases)):
             for name, value in values.items():
                 variables[name].assign(value)
-        lenet.hold_zeros()
+        lenet.hold_zeros()  # where nothing was assigned, a checkpoint brings the masks
     optimizer.build(lenet.trainable_variables)
     train_set = list(map(tf.constant, train_set))
     batch = partial(input_data.batch, *train_set, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
