@@ -233,7 +233,7 @@ for name in sys.argv[1:]:
     serve = tf.saved_model.load(name).signatures['serving_default']
     (argument, spec), = serve.structured_input_signature[1].items()
     assert spec.dtype == tf.float32 and argument == 'images'
-    answers = [*(serve(images=tf.constant(batch)).values() for batch in (images, images[:1], images[:3]))]
+    answers = [serve(images=tf.constant(batch)).values() for batch in (images, images[:1], images[:3])]
     np.save(f'{name}.npy', np.concatenate([answer for answer, in answers]))
 """
 
