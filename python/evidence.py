@@ -3,10 +3,12 @@
 A level between two strengths is interpolated; one that no two strengths enclose is missing.
 """
 
+import functools
 import itertools
 import math
 import statistics
 
+import numpy as np
 from scipy.special import stdtrit  # what scipy.stats.t.ppf calls; to import that takes a second more
 
 from report import MEASURES
@@ -173,10 +175,14 @@ def sign_flip(values):
 
     It is the share of all choices of signs whose sum is as far from 0 as that of the values, or farther.
     """
-    observed = abs(sum(values)) - 1e-12  # for the sums are rounded
-    sums = [sum(map(math.prod, zip(values, signs, strict=True)))
-            for signs in itertools.product((1, -1), repeat=len(values))]
-    return sum(abs(of) >= observed for of in sums) / len(sums)
+    def sums(some):
+        return functools.reduce(lambda sums, value: np.concatenate([sums - value, sums + value]), some, np.zeros(1))
+
+    least, half = abs(sum(values)) - 1e-12, len(values) // 2  # less a bit, for the sums are rounded
+    some, others = sums(values[:half]), np.sort(sums(values[half:]))  # any two, one of each, make one of the 2^n sums
+    above = len(others) - np.searchsorted(others, least - some)
+    below = np.searchsorted(others, -least - some, 'right')
+    return min(1.0, float((above + below).sum()) / 2 ** len(values))  # all of them, and some twice, if the sum is 0
 
 
 def baselines(rows, every, retrain_steps):

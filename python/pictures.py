@@ -111,22 +111,30 @@ def write_curve(log_dir, path):
     files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
+def ten(rows, place):
+    """The slice of the ten evaluations around a place that are all 10,000 test images of MNIST once, if all are there.
+    """
+    first = min(place, max(0, len(rows) - 10)) // 10 * 10
+    return slice(first, first + 10)
+
+
+def accuracy(rows):
+    """Mean over evaluations, per cent."""
+    return 100 * statistics.mean(row['test_accuracy'] for row in rows)
+
+
 def level_table(rows, dense=()):
     """Lines of the table: the first evaluation at which the mean of four reaches each of LEVELS, then the last one.
 
-    An accuracy is the mean of ten evaluations in a row: with MNIST all 10,000 test images once.
+    An accuracy is that of `ten` evaluations.
 
     Args:
       rows, dense: lists of dicts from `read_curve`. The dense run's accuracies of the same steps stand beside.
     """
-    def accuracy(of):
-        return 100 * statistics.mean(row['test_accuracy'] for row in of)
-
     places = [next((i for i, row in enumerate(rows) if 100 * row['mean_of_four'] >= level), None) for level in LEVELS]
     table = [('mean of four', 'mean of five', 'global', 'step', 'accuracy', *(('dense', 'lost') if dense else ()))]
     for place in [*(place for place in places if place is not None), len(rows) - 1]:
-        row, first = rows[place], min(place, max(0, len(rows) - 10)) // 10 * 10  # the last ten may not be all there
-        ours, theirs = rows[first:first + 10], dense[first:first + 10]
+        row, ours, theirs = rows[place], rows[ten(rows, place)], dense[ten(rows, place)]
         line = (*(f'{row[name]:.1%}' for name in ('mean_of_four', 'mean_of_five', 'global_sparsity')),
                 f'{row["step"]:,.0f}', f'{accuracy(ours):.2f}%')
         if [of['step'] for of in ours] == [of['step'] for of in theirs]:
@@ -149,9 +157,9 @@ def draw_curve(rows, picture):
     steps = [row['step'] for row in rows]
     above.plot(steps, [100 * row['test_accuracy'] for row in rows], color='black', linewidth=0.8)
     least = 90 if max(row['test_accuracy'] for row in rows) > 0.9 else 0
-    last = statistics.mean(row['test_accuracy'] for row in rows[-10:])
+    last = accuracy(rows[ten(rows, len(rows) - 1)])
     figure.suptitle(f'After {steps[-1]:,.0f} steps: {rows[-1]["mean_of_four"]:.0%} zeros by the mean of four layers, '
-                    f'{last:.1%} of the test images right', fontsize=11.5, weight='bold')
+                    f'{last:.1f}% of the test images right', fontsize=11.5, weight='bold')
     above.set(ylabel='accuracy (%)', ylim=(least, 100), title='1,000 test images each time, weights thresholded')
     for name, title, style in (('global_sparsity', 'global: all weights', '-'),
                                ('mean_of_four', 'mean of the four regularised layers', '--'),

@@ -3,9 +3,12 @@
 import concurrent.futures
 import fcntl
 import hashlib
+import itertools
 import json
 import math
+import operator
 import os
+import random
 import re
 import shlex
 import shutil
@@ -562,6 +565,13 @@ def test_the_sign_flip_counts_all_choices_of_signs():
     assert evidence.sign_flip([1.0, 2.0, -3.0]) == 1  # the sum is 0
     assert evidence.sign_flip([1.0, 2.0, -0.5]) == 4 / 8  # 2.5: 1 + 2 - 0.5, 1 + 2 + 0.5, and their opposites
     assert evidence.sign_flip([0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.1]) == 2 / 128
+    assert evidence.sign_flip([0.5]) == 1
+    assert evidence.sign_flip([0.1] * 30) == 2 / 2**30  # in no time: not by a list of all choices
+    assert evidence.sign_flip([1.0] * 23 + [-1.0]) == 2 * (1 + 24) / 2**24  # one minus, or none
+    values = random.Random(0).choices(range(-9, 10), k=11)  # whole numbers, so that many sums are equal
+    far = sum(abs(sum(map(operator.mul, values, signs))) >= abs(sum(values))
+              for signs in itertools.product((1, -1), repeat=11))
+    assert evidence.sign_flip(values) == far / 2**11
 
 
 def test_a_level_that_a_seed_does_not_reach_gets_no_interval():
