@@ -27,7 +27,7 @@ CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per c
     ('GSS - SSL at 80%, points lost', 'gss', 'ssl', 80, operator.sub, 0),
     ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub, 0),
     ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub, 0),
-    ('SSL / GSS at 90%, times lost', 'ssl', 'gss', 90, operator.truediv, 1))
+    ('SSL / GSS at 90%, points lost', 'ssl', 'gss', 90, operator.truediv, 1))
 VERDICTS = {  # by whether the interval, mean ± half, holds the paper's value, and that of equal ones
     (True, True): 'undecided, ± {:.2f}', (True, False): 'reproduced', (False, True): 'not reproduced'}
 UNREACHED = 'not by all'  # seeds
@@ -295,7 +295,7 @@ def headline(rows, variance):
         said = f'GSS loses {"less" if mean < 0 else "more"} than SSL at {level}% zeros'
     else:
         said = f'{len(paired)} seeds do not tell GSS from SSL at {level}% zeros'
-    return f"{said}:\nGSS - SSL {mean:+.2f} ± {half:.2f} points; the paper's figure {paper:+.2f}"
+    return f"{said}:\nGSS - SSL {bounds([*paired.values()], PRIMARY)} points; the paper's figure {paper:+.2f}"
 
 
 def draw_drops(rows, variance, levels, path, small=()):

@@ -163,7 +163,7 @@ def draw_curve(rows, picture):
     above.set(ylabel='accuracy (%)', ylim=(least, 100), title='1,000 test images each time, weights thresholded')
     for name, title, style in (('global_sparsity', 'global: all weights', '-'),
                                ('mean_of_four', 'mean of the four regularised layers', '--'),
-                               ('mean_of_five', "mean of the five layers, the paper's", ':')):
+                               ('mean_of_five', "mean of the five layers, the authors' own", ':')):
         below.plot(steps, [100 * row[name] for row in rows], style, color='black', label=title)
     below.set(xlabel='step', ylabel='sparsity (%)', xlim=(0, None), ylim=(0, None))
     below.legend()

@@ -22,7 +22,7 @@ REMEDIES = {
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
 
-MEASURES = {'mean_of_five': 'mean of the five layers, as in the paper',
+MEASURES = {'mean_of_five': "mean of the five layers, the authors' own",
             'mean_of_four': 'mean of the four regularised layers',
             'global_sparsity': 'global, share of all weights'}
 

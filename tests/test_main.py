@@ -384,7 +384,7 @@ def test_the_report_shows_each_figure_in_its_place(tmp_path, capsys):
     for text in ('step test accuracy test CE mean of five weights left images/s time left '
                  '100 75.00% 2.5000 0.6100 1,234 2,000 1:24:05',
                  'conv1 10.00% 11 of 21 conv2 20.00% 12 of 22 fc1 30.00% 13 of 23',
-                 'as in the paper: 61.00%', 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
+                 "the authors' own: 61.00%", 'four regularised layers: 72.00%', 'global, share of all weights: 83.00%',
                  'weights left: 1,234 of 5,678', 'an image: 4,321 without the dead groups, of 8,765',
                  'test 1,000 91.00% 92.00% validation 500 93.00% 94.00%'):
         assert text in shown
