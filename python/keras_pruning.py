@@ -9,6 +9,7 @@ This file needs no other of this project: Keras, NumPy and SciPy alone. (keras_p
 
 import collections
 import math
+import tempfile
 import warnings
 
 import keras
@@ -62,6 +63,24 @@ class GuidedSparsity(keras.regularizers.Regularizer):
         return {'group_lasso': self.group_lasso, 'group_variance': self.group_variance}
 
 
+@keras.saving.register_keras_serializable(package='attention_guided_sparsity')
+class ConstantMap(layers.Layer):
+    """activation(x + map), with an array of the shape of one sample: what removed channels sent, where it differs."""
+
+    def __init__(self, activation=None, **options):
+        super().__init__(**options)
+        self.activation, self.supports_masking = keras.activations.get(activation), True
+
+    def build(self, input_shape):
+        self.map = self.add_weight(name='map', shape=input_shape[1:], initializer='zeros', trainable=False)
+
+    def call(self, x):
+        return self.activation(x + self.map)
+
+    def get_config(self):
+        return {**super().get_config(), 'activation': keras.activations.serialize(self.activation)}
+
+
 # --------------------------------------------------------------------------------- what each operation does to channels
 
 def _types(names, dimensions=('',)):
@@ -73,7 +92,7 @@ TRANSPOSED = _types('Conv', ('1DTranspose', '2DTranspose', '3DTranspose'))
 KERNELS = _types('Dense') + _types('Conv', ('1D', '2D', '3D')) + TRANSPOSED + SEPARABLE  # outputs mix all inputs
 DEPTHWISE = _types('DepthwiseConv', ('1D', '2D'))
 PADDING = _types('ZeroPadding', ('1D', '2D', '3D'))
-PASSES = DEPTHWISE + PADDING + _types(  # output c depends on input c alone
+PASSES = (ConstantMap, *DEPTHWISE, *PADDING) + _types(  # output c depends on input c alone
     'Cropping UpSampling MaxPooling AveragePooling GlobalMaxPooling GlobalAveragePooling SpatialDropout',
     ('1D', '2D', '3D')) + _types(
     'Activation ReLU LeakyReLU ELU BatchNormalization Normalization Rescaling Dropout AlphaDropout GaussianDropout '
@@ -101,30 +120,37 @@ class _Call:
 
     Attributes:
       ins, outs: int arrays, the channels of all inputs and of all outputs; opaque: whether it cannot be seen through.
+      inputs, outputs: lists of the tensors.
       free_outputs: whether the outputs are independent of each other, as they are not behind a softmax.
       pairs: int [2, pairs], input channels and the output channels linked with them: where channels are passed on.
       links: bool, whether a weight other than zero leads from input to output: [pairs], or [in, out] of a kernel.
-      meets_borders: whether a constant may come out as a map, by what is added around the input.
+      meets_borders: whether a constant may come out as a map: by what is added around the input, or as channels that
+        are set side by side.
     """
 
     def __init__(self, node, channels, is_alone, weights):
         operation, inputs, outputs = node.operation, node.input_tensors, node.output_tensors
-        self.operation, self.inputs, kind = operation, inputs, type(operation)
-        options = keras.tree.flatten((node.arguments.args[1:], node.arguments.kwargs))
+        self.operation, self.inputs, self.outputs, kind = operation, inputs, outputs, type(operation)
+        first, *options = node.arguments.args or [None]
+        options += [value for name, value in node.arguments.kwargs.items() if name != 'training' or value]
 
         def of(name, default=None):
-            return getattr(operation, name, default)
+            return getattr(operation, name, default) if kind in KERNELS + PASSES else default  # a stranger's: anything
 
         ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
         self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
         self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
         self.free_outputs = of('activation') is None or _is_elementwise(operation.activation)
         self.meets_borders = kind in PADDING + TRANSPOSED or of('padding') in ('same', 'causal') and np.max(
-            of('kernel_size', of('pool_size', 1))) > 1
+            of('kernel_size', of('pool_size', 1))) > 1 or kind is layers.Reshape and len(self.outs) < len(self.ins)
         ins, axes = [self.ins] if kind is layers.Concatenate else ins, np.ravel(of('axis', -1))
         self.opaque = (
             kind not in KERNELS and not (kind in PASSES and self.free_outputs) or not is_alone or len(outs) != 1
-            or any(option is not None for option in options) or isinstance(of('activation'), keras.Layer)
+            or any(option is not None for option in keras.tree.flatten(options))
+            or not all(isinstance(part, keras.KerasTensor) for part in keras.tree.flatten(first))
+            or isinstance(of('activation'), keras.Layer) or (of('noise_shape') or [1])[-1] not in (None, 1)
+            or kind in (layers.Maximum, layers.Minimum) and any(  # of two constants, it would be that of the mask
+                getattr(tensor, '_keras_mask', None) is not None for tensor in inputs)
             or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
             or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
             or of('lora_enabled', False) or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)
@@ -163,19 +189,21 @@ class _Call:
 
 # ----------------------------------------------------------------------------------------------------- copies of models
 
-@keras.saving.register_keras_serializable(package='attention_guided_sparsity')
-class ConstantMap(keras.layers.Layer):
-    """Adds an array of the shape of one sample: what removed channels sent, where it differs from place to place."""
-
-    def build(self, input_shape):
-        self.map = self.add_weight(name='map', shape=input_shape[1:], initializer='zeros', trainable=False)
-
-    def call(self, x):
-        return x + self.map
-
-
-def _is_functional(model):
-    return isinstance(model, keras.Model) and isinstance(model, (keras.Sequential, keras.Function))
+def _plain(model):
+    """The layers of a model as a bare functional one; None if it has no graph of layers, or does more than call them.
+    """
+    if not isinstance(model, keras.Model) or not isinstance(model, (keras.Sequential, keras.Function)):
+        return None
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except AttributeError:  # a Sequential one that has not been called on a symbol
+        return None
+    if isinstance(model, keras.Sequential):  # has no `input` before it is called, and one input
+        (inputs,), outputs = inputs, outputs if len(outputs) > 1 else outputs[0]
+    else:
+        inputs, outputs = model.input, model.output
+    plain = keras.Model(inputs, outputs, name=model.name)
+    return plain if type(model).call in (keras.Sequential.call, type(plain).call) else None
 
 
 def _clone(operation, **changes):
@@ -186,29 +214,81 @@ def _clone(operation, **changes):
                     for key, value in config.items()}
         return [bare(value) for value in config] if isinstance(config, list) else config
 
-    if _is_functional(operation):
-        return keras.models.clone_model(operation, clone_function=_clone)
-    trusted = {'safe_mode': False} if isinstance(operation, layers.Lambda) else {}  # for it is here, not in a file
-    config = bare(operation.get_config())
-    if 'activation' in config and not isinstance(operation.activation, keras.Layer):
-        config['activation'] = operation.activation  # itself, for not every function can be found by its name
-    return type(operation).from_config({**config, **changes}, **trusted)
+    if plain := _plain(operation):
+        return keras.models.clone_model(plain, clone_function=_clone)
+    if isinstance(operation, layers.Lambda):  # whose configuration has bytecode, without what that refers to
+        return type(operation)(operation.function, operation._output_shape, operation.mask, operation.arguments,
+                               **layers.Layer.get_config(operation))
+    try:
+        config = {**bare(operation.get_config()), **changes}
+        named = [name for name, value in config.items() if isinstance(value, (str, dict)) and name not in changes]
+        functions = {name: own for name in named if callable(own := getattr(operation, name, None))
+                     and not isinstance(own, keras.Layer)}  # themselves, for not every one can be found by its name
+        try:
+            return type(operation).from_config({**config, **functions})
+        except Exception:
+            return type(operation).from_config(config)
+    except Exception as error:
+        raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {error}') from error
 
 
-def _copy(model, weights, clone, call):
-    """A copy whose operations `clone` makes and `call` calls, with weights, dict from name to pairs (name, array)."""
-    def filled(operation, *args, **kwargs):
-        result = call(operation, *args, **kwargs)
+def _fill(layer, original, weights):
+    """Gives a clone its weights, pairs (name, array), and what else its original has learned or been told."""
+    variables = _variables(layer)
+    if [(*variable.shape,) for variable in variables] != [np.shape(value) for _, value in weights]:
+        raise ValueError(f'layer {original.name}, made again from its configuration, has other weights than it has. '
+                         'Give its class a get_config that tells all.')
+    for variable, (_, value) in zip(variables, weights, strict=True):
+        variable.assign(value)
+    for inner, its in zip(layer._flatten_layers(), original._flatten_layers(), strict=False):
+        if isinstance(inner, layers.Normalization):
+            inner.finalize_state()
+        if hasattr(its, 'get_vocabulary'):  # as it is saved, for it is no weight
+            with tempfile.TemporaryDirectory() as folder:
+                its.save_own_variables(store := {})
+                inner.load_own_variables(store)
+                its.save_assets(folder)
+                inner.load_assets(folder)
+        if not its.trainable:
+            inner.trainable = False
+
+
+def _copy(model, changes, weights, maps):
+    """A copy of the model, smaller.
+
+    Args:
+      changes, weights: dicts from the name of a layer to changes of its configuration, and to pairs (name, array).
+      maps: dict from the name of a layer to (array to add before its activation, whether its name is an output's).
+    """
+    originals, taken = {}, {operation.name for operation in model.operations}
+
+    def fresh(name):
+        while name in taken:
+            name += '_'
+        taken.add(name)
+        return name
+
+    def clone(operation):
+        name, more = operation.name, changes.get(operation.name, {})
+        _, is_output = maps.get(name, (None, False))
+        new = _clone(operation, **more, **({'name': fresh(f'{name}_linear')} if is_output else {}))
+        originals[id(new)] = operation
+        return new
+
+    def call(operation, *args, **kwargs):
+        result, original = operation(*args, **kwargs), originals[id(operation)]
         if isinstance(operation, keras.Layer):  # has variables, by now
-            for variable, (_, value) in zip(_variables(operation), weights[operation.name], strict=False):
-                variable.assign(value)
-            for inner in operation._flatten_layers():
-                if isinstance(inner, layers.Normalization):
-                    inner.finalize_state()
+            _fill(operation, original, weights[original.name])
+        if original.name in maps:
+            added, is_output = maps[original.name]
+            name = original.name if is_output else fresh(f'{original.name}_map')
+            add = ConstantMap(original.activation, name=name, dtype=operation.dtype_policy.name)
+            result = add(result)
+            add.set_weights([added])
         return result
 
     inputs = keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
-    return keras.models.clone_model(model, inputs, clone, filled)
+    return keras.models.clone_model(model, inputs, clone, call)
 
 
 def _variables(layer):
@@ -218,15 +298,10 @@ def _variables(layer):
     return [variable for variable in layer.weights if not any(variable is other for other in of_inner)] + of_inner
 
 
-def _functional(model, threshold):
+def _functional(model):
     """The same layers as a plain functional model; a ValueError says what stands in the way."""
-    if not threshold >= 0:
-        raise ValueError(f'the threshold must be at least 0: {threshold}')
-    plain = None
-    if _is_functional(model) and model.built:  # a Sequential one has no `input` before it is called
-        of = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
-        plain = keras.Model(*of, name=model.name)
-    if not plain or type(model).call not in (keras.Sequential.call, type(plain).call):
+    plain = _plain(model)
+    if not plain:
         raise ValueError(f'{model} has no graph of layers. Give a Sequential model that is built, or a functional one: '
                          'keras.Model(inputs, outputs), where outputs is what your layers make of a keras.Input.')
     for layer in plain.layers:
@@ -252,25 +327,27 @@ def _record(model, weights):
 # ----------------------------------------------------------------------------------------------------------------- cut
 
 def _on_zeros(model, weights, calls):
-    """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take."""
+    """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take.
+
+    Raises ValueError if there is none.
+    """
     tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
-    if not tensors:
-        return {}
-    into = keras.Model(model.inputs, tensors)
+    into = keras.Model(model.inputs, [*tensors, *model.outputs])
     thresholded = [(variable, value) for layer in model.layers
                    for variable, (_, value) in zip(_variables(layer), weights[layer.name], strict=True)]
-    for size in 2**np.arange(10):
+    free, error = any(None in tensor.shape[1:] for tensor in model.inputs), 'an empty tensor'
+    for size in [of * 2**i for of in (1, 3, 15, 105) for i in range(10) if of * 2**i <= 512] if free else [1]:
         zeros = [ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)],
                            tensor.dtype) for tensor in model.inputs]
         try:
             with keras.StatelessScope(thresholded):  # in place of the model's own weights, which stay as they are
                 found = [ops.convert_to_numpy(value) for value in into(zeros)]
             if all(value.size for value in found):
-                break
-        except Exception:
-            if size == 512:
-                raise
-    return dict(zip(map(id, tensors), found, strict=True))
+                return dict(zip(map(id, tensors), found, strict=False))  # without the outputs
+        except Exception as stop:
+            error = stop
+    raise ValueError('the model cannot take zeros' + ', of any size that was tried: give its inputs fixed ones' * free
+                     + f' ({error})')
 
 
 def _marks(model, channels, calls, sent):
@@ -278,7 +355,7 @@ def _marks(model, channels, calls, sent):
     on the input; which of use an output, or something opaque, needs.
     """
     depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
-    whole, free = [], any(None in tensor.shape[1:] for tensor in model.inputs)
+    whole, free = [], any(None in tensor.shape[1:] for call in calls for tensor in (*call.inputs, *call.outputs))
     for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
         for tensor in tensors:
             marks[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
@@ -313,14 +390,21 @@ def _marks(model, channels, calls, sent):
 
 
 def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
-    """What the removed inputs of a kernel add to its remaining outputs, array [..., outs], of one sample; or None."""
+    """What the removed inputs of a kernel add to its remaining outputs, [..., outs], of one sample; or None.
+
+    And the same of the magnitudes, by which its rounding can be told.
+    """
     constants = np.where(used[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
     if not constants.any():
         return None
     linear = _clone(call.operation, activation='linear', use_bias=False)
     linear.build(constants.shape)
-    linear.set_weights([value for name, value in weights if name != 'bias'])
-    return np.where(needed[call.outs], ops.convert_to_numpy(linear(constants)), 0)[0][..., kept[call.outs]]
+    found = []
+    for of in (np.asarray, np.abs):
+        linear.set_weights([of(value) for name, value in weights if name != 'bias'])
+        added = np.where(needed[call.outs], ops.convert_to_numpy(linear(of(constants))), 0)
+        found.append(added[0][..., kept[call.outs]])
+    return found if found[0].any() else None
 
 
 def _smaller(call, weights, kept, used, depends, needed):
@@ -332,7 +416,8 @@ def _smaller(call, weights, kept, used, depends, needed):
     if type(layer) is layers.Reshape:
         config['target_shape'] = (*layer.target_shape[:-1], int(outs.sum()))
     if type(layer) is layers.Rescaling:
-        config = {name: np.resize(getattr(layer, name), len(outs))[outs].tolist() for name in ('scale', 'offset')}
+        config = {name: np.ravel(value)[outs].tolist() for name in ('scale', 'offset')
+                  if np.size(value := getattr(layer, name)) > 1}
     if type(layer) is layers.Normalization:
         return {name: ops.convert_to_numpy(getattr(layer, name)).ravel()[outs].tolist()
                 for name in ('mean', 'variance')}, []
@@ -363,48 +448,45 @@ def cut(model, threshold=1e-3):
       threshold: weights of this magnitude or less count as zero, in every variable whose name ends in kernel or gamma.
 
     Returns:
-      A functional keras.Model with the layers' names, without their regularizers and constraints, not compiled. (Saved,
-      it needs this file only if it has a ConstantMap.)
+      A functional keras.Model with the names of layers and outputs, without regularizers and constraints, not compiled.
+      (Saved, it needs this file only if it has a ConstantMap.)
 
     Warns:
       UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
 
     Raises:
-      ValueError: the model has no graph of layers, or is quantized, or the threshold is negative.
+      ValueError: the model has no graph of layers, is quantized, or cannot take zeros; a layer's get_config does not
+        tell all of it; or the threshold is no number of at least 0.
     """
-    plain = _functional(model, threshold)
+    try:
+        least = float(threshold)
+    except (TypeError, ValueError):
+        least = math.nan
+    if not least >= 0:
+        raise ValueError(f'the threshold must be at least 0: {threshold}')
+    plain = _functional(model)
     weights = {layer.name: [
-        (name, np.where((np.abs(value) <= float(threshold)) & name.endswith(('kernel', 'gamma')), 0, value))
+        (name, np.where((np.abs(value) <= least) & name.endswith(('kernel', 'gamma')), 0, value))
         for name, value in ((variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer))]
         for layer in plain.layers}
     channels, calls = _record(plain, weights)
     sent = _on_zeros(plain, weights, calls)
     marks = _marks(plain, channels, calls, sent)
 
-    changes, small, maps = {}, {}, {}
+    changes, small, maps, ends = {}, {}, {}, set(map(id, plain.outputs))
     for call in calls:
-        layer, name = call.operation, call.operation.name
+        name = call.operation.name
         changes[name], small[name] = _smaller(call, weights.get(name), *marks)
         added = _sent_by_removed(call, weights[name], sent, *marks) if call.links.ndim == 2 else None
         if added is None:
             continue
-        places = added.astype(weights[name][0][1].dtype).reshape(-1, added.shape[-1])
-        if np.ptp(places, axis=0).max() <= 50 * np.finfo(places.dtype).eps * np.abs(places).max():  # but for rounding
+        places, sizes = (of.astype(weights[name][0][1].dtype).reshape(-1, of.shape[-1]) for of in added)
+        if np.all(np.ptp(places, axis=0) <= 50 * np.finfo(places.dtype).eps * sizes.max(axis=0)):  # but for rounding
             without = {**dict(small[name]), 'bias': dict(small[name]).get('bias', 0) + places.mean(axis=0)}
             small[name], changes[name]['use_bias'] = list(without.items()), True
         else:
-            maps[name], changes[name]['activation'] = (added, layer.activation), 'linear'
-
-    def call(operation, *args, **kwargs):
-        result, name = operation(*args, **kwargs), operation.name
-        if name in maps:
-            added, activation = maps[name]
-            add = ConstantMap(name=f'{name}_map', dtype=operation.dtype_policy.name)
-            result = layers.Activation(activation, name=f'{name}_activation', dtype=add.dtype_policy.name)(add(result))
-            add.set_weights([added])
-        return result
-
-    return _copy(plain, small, lambda operation: _clone(operation, **changes.get(operation.name, {})), call)
+            maps[name], changes[name]['activation'] = (added[0], id(call.outputs[0]) in ends), 'linear'
+    return _copy(plain, changes, small, maps)
 
 
 if __name__ == '__main__':

@@ -231,7 +231,136 @@ def test_masks_and_integers():
     np.testing.assert_allclose(small(words), model(words), atol=1e-5)
 
 
+def half_dead(model, seed=0):
+    """The model with random weights and biases, and the first half of the outputs of each kernel dead."""
+    random = np.random.default_rng(seed)
+    for variable in model.trainable_variables:
+        value = random.normal(size=variable.shape)
+        if variable.name.endswith('kernel'):
+            value *= np.arange(value.shape[-1]) >= value.shape[-1] // 2
+        variable.assign(value)
+    return model
+
+
+def masked_maximum():
+    """Of two constants it is the one whose mask is on."""
+    x = keras.Input((5,), dtype='int32')
+    masked, plain = (layers.Embedding(9, 4, mask_zero=masked)(x) for masked in (True, False))
+    return keras.Model(x, layers.Dense(3)(layers.Maximum()([layers.Dense(8)(masked), layers.Dense(8)(plain)])))
+
+
+def with_constant():
+    x = keras.Input((4,))
+    return keras.Model(x, layers.Dense(3)(layers.Add()([layers.Dense(8)(x), ops.ones((1, 8))])))
+
+
+def vocabulary():
+    x = keras.Input((3,), dtype='string')
+    lookup = layers.StringLookup()
+    lookup.adapt([['b', 'a', 'b']])
+    return keras.Model(x, layers.Dense(3)(layers.Dense(8)(layers.Embedding(9, 4)(lookup(x)))))
+
+
+def loss_of_its_own():
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(8)])
+    inner.compile('sgd', lambda y, wanted: ops.mean(y - wanted))
+    return inner
+
+
+def through(layer):
+    """A model with the layer, or whatever is called, between two dense layers."""
+    x = keras.Input((8,))
+    return keras.Model(x, layers.Dense(3)(layer(layers.Dense(8, 'relu')(x))))
+
+
+WORDS = np.array([['a', 'b', 'c'], ['b', 'b', 'a']])
+EXACT = {  # function that makes a model, and its inputs; random ones if there are none
+    'a call of its own': (lambda: through(Overridden([keras.Input((8,)), layers.Dense(8)])), None),
+    'a compiled one': (lambda: through(loss_of_its_own()), None),
+    'several outputs at the end': (lambda: keras.Sequential([
+        keras.Input((3, 4)), layers.Dense(8), layers.LSTM(3, return_state=True)]), np.ones((2, 3, 4), np.float32)),
+    'masked maximum': (masked_maximum, np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 1]])),
+    'a constant in a merge': (with_constant, None), 'vocabulary': (vocabulary, tf.constant(WORDS)),
+    'Lambda of a global': (lambda: through(layers.Lambda(lambda x: ops.sin(x) * np.pi)), None),
+    'Lambda of a function': (lambda: through(layers.Lambda(ops.sin, output_shape=(8,))), None),
+    'an initializer of its own': (lambda: through(layers.Dense(8, kernel_initializer=lambda shape, dtype=None: ops.ones(
+        shape))), None),
+    'functions of an LSTM': (lambda: keras.Sequential([
+        keras.Input((3, 4)), layers.Dense(8), layers.LSTM(3, recurrent_activation=lambda x: x / 2)]),
+        np.ones((2, 3, 4), np.float32))}
+
+
+@pytest.mark.parametrize('kind', EXACT)
+@pytest.mark.filterwarnings('ignore:The object being serialized includes a `lambda`')
+def test_what_is_made_again_is_the_same(kind):
+    make, inputs = EXACT[kind]
+    model = half_dead(make())
+    small = cut(model)
+    if inputs is None:
+        return assert_same(small, model, np.random.default_rng(0))
+    threshold(model)
+    for found, wanted in zip(keras.tree.flatten(small(inputs)), keras.tree.flatten(model(inputs)), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('layer, left', [
+    (lambda: layers.Dropout(0.5), 4), (lambda: layers.AlphaDropout(0.5), 4), (lambda: layers.GaussianDropout(0.5), 4),
+    (lambda: layers.GaussianNoise(0.5), 4), (lambda: layers.Dropout(0.5, noise_shape=(None, 1)), 4),
+    (lambda: layers.Dropout(0.5, noise_shape=(None, 8)), 8),
+    (lambda: lambda x: layers.BatchNormalization()(x, training=False), 4)])
+def test_what_passes_in_training_alone_is_seen_through(layer, left):
+    model = half_dead(through(layer()))
+    small = cut(model)
+    assert small.layers[1].units == left
+    assert_same(small, model, np.random.default_rng(0))
+    x = np.ones((2, 8), np.float32)
+    small(x, training=True)
+
+
+def test_frozen_parts_stay_frozen():
+    attention = layers.MultiHeadAttention(2, 3)
+    x = keras.Input((4, 6))
+    y = attention(*[layers.Dense(8)(x)] * 2)
+    attention.trainable = False
+    model = keras.Model(x, layers.Dense(2)(y))
+    assert len(cut(model).trainable_weights) == len(model.trainable_weights) == 4
+
+
+def test_constants_are_told_from_rounding_output_by_output():
+    x = keras.Input((6, 6, 2))
+    model = keras.Model(x, layers.Conv2D(2, 3, padding='same', name='b')(layers.Conv2D(
+        2, 3, padding='same', name='a', bias_initializer='ones')(x)))
+    a, b = (model.get_layer(name) for name in 'ab')
+    a.kernel.assign(a.kernel * [0, 1])
+    kernel = np.array(b.kernel)
+    kernel[:, :, 0] = 0
+    kernel[1, 1, 0, 0], kernel[:, :, 0, 1] = 1e4, 0.01  # everywhere 10,000; 0.09 and less at the borders
+    b.kernel.assign(kernel)
+    (images,) = arrays(model, np.random.default_rng(0))
+    (found,), (wanted,) = outputs(cut(model), [images]), outputs(model, [images])
+    np.testing.assert_allclose(found[..., 1], wanted[..., 1], atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------- free sizes
+
+@pytest.mark.parametrize('rest', [[layers.Reshape((-1, 4)), layers.Conv1D(3, 4)], [layers.Conv1D(3, 5)]],
+                         ids=['channels side by side', 'fully convolutional'])
+def test_sequences_of_free_size(rest):
+    x = y = keras.Input((None, 4))
+    for layer in (first := layers.Conv1D(8, 1, activation='relu'), *rest):
+        y = layer(y)
+    model = half_dead(keras.Model(x, y))
+    first.kernel.assign(np.random.default_rng(0).normal(size=first.kernel.shape) * ([0, 1, 1, 1] * 2))
+    first.bias.assign(np.arange(1, 9))
+    assert_same(cut(model), model, np.random.default_rng(0), sizes=(5, 9, 12))
+
+
+def test_sizes_that_a_model_takes_are_found():
+    x = keras.Input((None, None, 2))
+    y = layers.Conv2D(4, 1, activation='relu')(x)
+    model = half_dead(keras.Model(x, layers.Conv2D(2, 1)(layers.Concatenate()([
+        y, layers.UpSampling2D(3)(layers.MaxPooling2D(3)(y))]))))
+    assert_same(cut(model), model, np.random.default_rng(0), sizes=(9, 12))
 
 def free_model(bias, padding='same'):
     x = keras.Input((None, None, 2))
@@ -322,6 +451,23 @@ def test_batch_normalization_and_a_map_exported_as_tflite_and_trained_on(tmp_pat
     assert losses[-1] < losses[0]
 
 
+def test_names_of_outputs_and_a_second_cut():
+    x = keras.Input((6, 6, 2))
+    y = layers.Conv2D(8, 3, padding='same', activation='relu', name='y_map')(x)
+    z = layers.Conv2D(8, 3, padding='same', activation='relu', name='y')(y)
+    heads = [layers.Conv2D(3, 3, padding='same', activation=kind, name=kind)(z) for kind in ('softmax', 'linear')]
+    model = half_dead(keras.Model(x, heads))
+    small = cut(model)
+    assert small.output_names == model.output_names == ['softmax', 'linear']
+    assert [layer.name for layer in small.layers if isinstance(layer, ConstantMap)] == ['y_map_', *model.output_names]
+    assert_same(small, model, np.random.default_rng(0))
+    kernel = small.get_layer('y').kernel
+    kernel.assign(kernel * [0, 1, 1, 0])
+    smaller = cut(small)
+    assert smaller.get_layer('y').filters == 2 and smaller.output_names == model.output_names
+    assert_same(smaller, small, np.random.default_rng(0))
+
+
 def test_inputs_and_outputs_by_name_and_frozen_layers():
     inputs = {'a': keras.Input((4,), name='a'), 'b': keras.Input((4,), name='b')}
     y = layers.Dense(9, 'relu', name='frozen', trainable=False)(layers.Add()(list(inputs.values())))
@@ -390,7 +536,42 @@ def test_what_cannot_be_cut_is_refused(make, said):
         cut(make())
 
 
-@pytest.mark.parametrize('number', [-1, float('nan')])
+def untold():
+    class Untold(layers.Dense):
+        def get_config(self):
+            return {**super().get_config(), 'use_bias': False}
+    return through(Untold(8))
+
+
+def made_by_position():
+    class Positional(layers.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+    return through(Positional(2.0))
+
+
+def asking():
+    class Asking(layers.Layer):
+        def call(self, x):
+            with tf.control_dependencies([tf.debugging.assert_positive(x)]):
+                return tf.identity(x)
+    return through(Asking())
+
+
+@pytest.mark.parametrize('make, said', [
+    (untold, 'layer untold.*has other weights.*get_config'),
+    (made_by_position, 'layer positional.* cannot be made again from its configuration'),
+    (asking, 'the model cannot take zeros')])
+def test_a_layer_that_cannot_be_made_again_is_named(make, said):
+    with pytest.raises(ValueError, match=said):
+        cut(half_dead(make()))
+
+
+@pytest.mark.parametrize('number', [-1, float('nan'), None, 'small', [0.001]])
 def test_a_threshold_that_is_none_is_refused(number):
     with pytest.raises(ValueError, match='threshold must be at least 0'):
         cut(image_model(), number)
