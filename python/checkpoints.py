@@ -56,6 +56,15 @@ def write_json(path, content):
     files.replace(path, json.dumps(content, indent=2) + '\n')
 
 
+def _files(folder):
+    """The files of a run's checkpoints, by step: dict from int to list of paths; what else lies there is not ours."""
+    found = {}
+    for path in (folder / 'checkpoints').glob('step-*'):
+        if match := re.fullmatch(r'step-(\d+)\.(index|data-\d+-of-\d+)', path.name):
+            found.setdefault(int(match[1]), []).append(path)
+    return found
+
+
 def read_newest(folder, checkpoint):
     """Reads the newest of a run's checkpoints that loads; touches no file.
 
@@ -72,9 +81,7 @@ def read_newest(folder, checkpoint):
     Raises:
       RunError: there are checkpoints, and none can be read.
     """
-    # By the files themselves: CheckpointManager knows none if its own state file is gone.
-    found = {int(match[1]) for path in (folder / 'checkpoints').glob('step-*')
-             if (match := re.match(r'step-(\d+)\.', path.name))}
+    found = _files(folder)  # CheckpointManager knows none if its own state file is gone
     for step in sorted(found, reverse=True):
         path = f'checkpoints/step-{step}'
         try:
@@ -178,7 +185,7 @@ class Run:
             # Of before `starts`: one, for all that is known.
             starts = found.get('starts', [{'step': 0, **found['versions']}] if 'versions' in found else [])
             self.facts['starts'] = [{**start, 'step': int(start['step'])} for start in starts]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --{self.flag}.') from error
         differ = [f'{name} ({_brief(theirs.get(name))} there, {_brief(ours.get(name))} here)'
                   for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
@@ -260,14 +267,13 @@ class Run:
 
         `listed` are those that TensorFlow's list has, and removes by itself.
         """
-        folder = self.folder / 'checkpoints'
-        for path in folder.iterdir():
+        for path in (self.folder / 'checkpoints').iterdir():
             if re.fullmatch(r'step-\d+_temp', path.name):
                 shutil.rmtree(path, ignore_errors=True)
-        found = sorted({int(match[1]) for path in folder.iterdir() if (match := re.match(r'step-(\d+)\.', path.name))})
-        for old in [old for old in found if old <= step][:-3]:
+        found = _files(self.folder)
+        for old in sorted(old for old in found if old <= step)[:-3]:
             if f'checkpoints/step-{old}' not in listed:
-                for path in folder.glob(f'step-{old}.*'):
+                for path in found[old]:
                     path.unlink()
 
     def save(self, step):
@@ -278,5 +284,6 @@ class Run:
         except (tf.errors.OpError, OSError) as error:
             with contextlib.suppress(OSError):  # an empty folder would tell of checkpoints that are gone
                 (self.folder / 'checkpoints').rmdir()
-            raise RunError(f'the checkpoint of step {step} cannot be written ({first_line(error)}). The one '
-                           'before it is intact: make room, and the same command continues from there.') from error
+            before = 'The one before it is intact: make room' if step else 'Make room'
+            raise RunError(f'the checkpoint of step {step} in {self.folder} cannot be written ({first_line(error)}). '
+                           f'{before}, or let it be written to, and the same command continues.') from error

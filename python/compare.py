@@ -18,6 +18,7 @@ if __name__ == '__main__':
 
 import itertools
 import math
+import os
 import shlex
 import sys
 import time
@@ -156,7 +157,7 @@ def collect(remaining, path):
     while True:  # a row may bring baselines
         jobs, again, _ = remaining()
         if not (found := [row for job in jobs if job.key not in again and (row := job.row())]):
-            others = [f'{job.folder}: {differs}' for job in jobs if (differs := job.found()[1])]
+            others = [f'{job.folder}: {reason}' for job in jobs if (reason := job.found()[1])]
             return taken, len(jobs) - len(again), others
         for row in found:
             append(path, row)
@@ -198,6 +199,8 @@ def compare():
     drawn = {name: files.file_of(FLAGS[name].value, name, '.png') for name in PICTURES if FLAGS[name].value}
     if drawn and not FLAGS.figure or 'picture' in drawn and not levels:
         raise program.RunError('--picture and --alive are drawn by --figure, the former at --levels: give these, too.')
+    if len({*map(os.path.realpath, drawn.values())}) < len(drawn):
+        raise program.RunError('--picture and --alive are two pictures: give two names.')
     for picture in drawn.values():
         pictures.check(picture)
     runs_dir, data_dir = (FLAGS[name].value and files.resolved(FLAGS[name].value, name)
@@ -206,7 +209,8 @@ def compare():
     if FLAGS.figure:
         every, rows = rows, [row for row in matching(rows, **shared) if int(row['seed']) in seeds]
         if not rows:
-            raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given.')
+            raise program.RunError(f'--csv={path} has no rows of the data set, widths, steps, rates and seeds given. '
+                                   'Give others.' if path.exists() else f'--csv={path} is not there. Give another.')
         if 'picture' in drawn:
             figure.draw_drops(rows, variances[0], levels, drawn['picture'], figure.fresh(rows, every))
         if 'alive' in drawn:
@@ -246,7 +250,7 @@ def compare():
         taken, left, others = collect(remaining, path)
         print(f'{taken} rows added to {path}; {left} runs of this grid are still to do')
         for other in others:
-            print(f'not taken, for it is not of this grid: {other}', file=sys.stderr)
+            print(f'not taken: {other}', file=sys.stderr)
         if others:
             raise program.RunError(f'{len(others)} finished runs were not taken. Give their flags, or move them away.')
     else:

@@ -26,19 +26,25 @@ def rst(table):
     return '\n'.join([rule, head, rule, *body, rule])
 
 
+def parse(content):
+    """The rows of evaluations, dicts from column to text, out of a text; ValueError, KeyError or csv.Error if not."""
+    rows = list(csv.DictReader(io.StringIO(content)))
+    for row in rows:
+        if None in row or None in row.values() or str(int(row['step'])) != row['step']:
+            raise ValueError(f'step {row["step"]}')
+        float(row.get('seconds') or 0)
+    return rows
+
+
 def read(path):
-    """The rows, dicts from column to text, without a last line that was cut.
+    """The rows of a run's file, without a last line that was cut.
 
     Raises:
       program.RunError: the file is not what a run has written, or not there.
     """
     try:
         whole, newline, _ = path.read_text().rpartition('\n')
-        rows = list(csv.DictReader(io.StringIO(whole + newline)))
-        for row in rows:
-            if None in row or None in row.values() or str(int(row['step'])) != row['step']:
-                raise ValueError(f'step {row["step"]}')
-        return rows
+        return parse(whole + newline)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise program.RunError(f'{path} is not the evaluations of a run ({error}). Move it away, or put that of the '
                                'run there.') from error

@@ -54,7 +54,7 @@ def points_lost(dense, row, part='test'):
 def reached(row, measure, whole):
     """The level of sparsity that a row has, per cent; NaN where it does not say. `whole`: the row of the whole net."""
     if measure == MACS_SAVED:
-        return 100 * (1 - float(row['macs']) / float(whole['macs']))
+        return 100 * (1 - float(row['macs']) / (float(whole['macs']) or math.nan))
     if measure == 'mean_of_three':
         return 100 * statistics.mean(float(row[f'zero_{layer}'] or math.nan) for layer in REGULARISED[1:])
     return 100 * float(row[measure])

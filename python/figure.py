@@ -9,12 +9,12 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()
 
+import argparse
 import csv
 import itertools
 import math
 import operator
 import statistics
-import sys
 
 import evidence
 import pictures
@@ -199,10 +199,14 @@ def application_table(path):
     try:
         with open(path, newline='') as file:
             for row in csv.DictReader(file):
+                if None in row.values():
+                    raise ValueError(f'the row of {row["network"]} is cut')
                 before_after = [' -> '.join(f'{int(row[name]) / 1e6:,.1f}' for name in (what, f'{what}_cut'))
                                 for what in ('parameters', 'macs')]
                 table.append((row['network'], *before_after, f'{row["milliseconds"]} -> {row["milliseconds_cut"]}',
                               row['seconds'], row['difference']))
+        if len(table) == 1:
+            raise ValueError('it has no rows')
         return table
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
@@ -320,6 +324,8 @@ def draw_alive(rows, variance, path):
         most = max(max(counts) for of in (ssl, gss) for counts in of.values())
         return abs(statistics.mean(ssl[at]) - statistics.mean(gss[at])) / (most or 1), at
 
+    if not any(alive['conv1'].values()):
+        raise program.RunError('--alive: there are no rows of SSL or GSS. Give other --seeds or another --csv.')
     both = set.intersection(*map(set, alive['conv1'].values()))
     if not both:
         return pictures.draw_alive('Groups alive in conv1', alive['conv1'], path)
@@ -330,7 +336,7 @@ def draw_alive(rows, variance, path):
 
 
 if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('csv', help='a CSV of keras_applications.py, such as _img/keras_applications.csv')
     with program.one_line_errors():
-        if len(sys.argv) != 2:
-            raise program.RunError('give one CSV of keras_applications.py, such as _img/keras_applications.csv.')
-        print(rst(application_table(sys.argv[1])))
+        print(rst(application_table(parser.parse_args().csv)))

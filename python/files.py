@@ -94,11 +94,22 @@ def _remove(place):
 
 
 @contextlib.contextmanager
+def named(path):
+    """Has an OSError name this path, whatever file it was about."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextlib.contextmanager
 def part_of(path, folder=False):
     """A hidden file, or folder, beside `path`, which takes its name in one move when it is whole, and goes if it fails.
 
-    Its maker holds it. What makers that were killed have left beside the same `path` is removed first.
+    Its maker holds it. What makers that were killed have left beside the same `path` is removed first. A file takes the
+    place of what `path`, a link, leads to.
     """
+    path = path if folder else pathlib.Path(os.path.realpath(path))
     pattern = re.compile(rf'\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.part')
     for left in [left for left in path.parent.iterdir() if pattern.fullmatch(left.name)]:
         with contextlib.suppress(OSError):  # at work, or gone
@@ -132,11 +143,8 @@ def part_of(path, folder=False):
 
 def replace(path, text):
     """Writes a text file in one move: it is never half a file, and a full disk does not cost the one that was there."""
-    try:
-        with part_of(path) as part:
-            part.write_text(text, newline='')
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with named(path), part_of(path) as part:
+        part.write_text(text, newline='')
 
 
 def shown(path):

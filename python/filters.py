@@ -36,6 +36,9 @@ def of_run(folder):
       folder: pathlib.Path of the run; program.RunError if there is none, or its images have colours.
     """
     facts, settings = load_run.load_facts(folder)
+    if 'start' in facts:
+        raise program.RunError(f'--log_dir={folder} is a retraining, whose start is not in its folder. Give that of a '
+                               'run of main.py.')
     shape = load_run.load_data(folder, facts, None)[0].train.images.shape[1:]
     if shape[-1] != 1:
         raise program.RunError(f'--log_dir={folder} has learned images with colours. Give a run of another data set.')

@@ -234,7 +234,9 @@ def draw_animation(runs, path, seconds=8.5, still=5.0):
                         for level in colour])
     frames = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     durations = [*[round(1000 * seconds / len(runs[0]), -1)] * len(runs[0]), round(1000 * still)]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    with files.named(path), files.part_of(path) as part:
+        frames[0].save(part, 'GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0,
+                       comment=pictures.MARK)
 
 
 @pictures.plainly
@@ -293,9 +295,10 @@ def illustrate():
     path, drawn = folder / 'group_norms.csv', [folder / 'idea.png', folder / 'varianceloss.gif']
     if os.path.lexists(path):
         read(path)  # somebody else's is not replaced
-    elif strangers := [picture.name for picture in drawn if os.path.lexists(picture)]:
-        raise program.RunError(f'--folder={folder} holds {" and ".join(strangers)}, but no {path.name} of this program '
-                               'beside it. Give another.')
+    for picture in drawn:
+        pictures.check(picture)
+    if not values['record'] and (given := [name for name in values if name != 'record' and flags.FLAGS[name].present]):
+        raise program.RunError(f'--{given[0]} is of the runs, and these are not trained anew. Give --record, too.')
     if values['record']:
         shared = {name: values[name] for name in SHARED}
         settings = [main.Settings(**shared, group_variance=variance) for variance in (0, values['group_variance'])]

@@ -69,12 +69,15 @@ class Job:
                 *(f'--{name}={value}' for name, value in arguments.items())]
 
     def found(self):
-        """The row of what lies in its folder, and how that differs from this run; twice None without a finished run."""
+        """The row of what lies in its folder, and why that is none of this run; twice None without a finished run."""
         try:
             content = json.loads((self.folder / 'results.json').read_text())
-            return row_of(content), self.differs(content)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # whatever a file may hold
+            row, differs = row_of(content), self.differs(content)
+            return row, differs and f'of another grid: {differs}'
+        except (FileNotFoundError, NotADirectoryError):
             return None, None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # of any file
+            return None, f'its results.json cannot be used ({type(error).__name__}: {error})'
 
     def differs(self, content):
         """In which settings a run of this content is not this one, as text; empty: in none."""

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import pathlib
 import time
 import warnings
 
@@ -10,8 +9,10 @@ import keras
 import numpy as np
 
 import evaluations
+import figure
 import files
 import keras_pruning
+import program
 
 APPLICATIONS = ('Xception VGG16 ResNet50 ResNet50V2 InceptionV3 InceptionResNetV2 MobileNet MobileNetV2 '
                 'MobileNetV3Small DenseNet121 NASNetMobile EfficientNetB0 EfficientNetV2B0 ConvNeXtTiny').split()
@@ -67,11 +68,16 @@ def main():
     parser.add_argument('--applications', action='store_true', required=True,
                         help='cut a network of each family of keras.applications, with fresh weights')
     parser.add_argument('--csv', default='_img/keras_applications.csv', help='the file to write')
-    path, rows = pathlib.Path(parser.parse_args().csv), []
-    for name in APPLICATIONS:
-        row = measure(name)
-        rows.append(row.values())
-        files.replace(path, evaluations.lines([row, *rows]))  # those so far, should the next be interrupted
-        print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
-                        for key, value in row.items()), flush=True)
-        keras.utils.clear_session()
+    arguments, rows = parser.parse_args(), []
+    with program.one_line_errors():
+        path = files.file_of(arguments.csv, 'csv', '.csv')
+        if path.exists():
+            figure.application_table(path)  # somebody else's is not replaced
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for name in APPLICATIONS:
+            row = measure(name)
+            rows.append(row.values())
+            files.replace(path, evaluations.lines([row, *rows]))  # those so far, should the next be interrupted
+            print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
+                            for key, value in row.items()), flush=True)
+            keras.utils.clear_session()

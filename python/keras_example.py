@@ -8,6 +8,7 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()
 
+import argparse
 import functools
 import pathlib
 import tempfile
@@ -75,6 +76,7 @@ def show(title, model, data):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()
     data = input_data.read_data_sets(dataset='mnist_5k')
     print(f'{"network":28}{"accuracy":>9}{"MACs":>12}{"TFLite bytes":>14}{"ms for 100":>12}')
     sparse = functools.cache(lambda: trained(residual(0.003), data))

@@ -519,7 +519,7 @@ def check_targets(figures, **targets):
     for flag, name, figure in (('target_accuracy', 'test accuracy', figures['test']['accuracy']),
                                ('target_sparsity', 'global sparsity', figures['global_sparsity'])):
         if targets[flag] is not None and figure < targets[flag]:
-            raise program.RunError(f'{name} {figure:.4f} is below --{flag}={targets[flag]}')
+            raise program.RunError(f'{name} {figure:.6f} is below --{flag}={targets[flag]}')
 
 
 def main():

@@ -12,11 +12,13 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()
 
+import csv
 import functools
 import hashlib
 import json
 import os
 import statistics
+import warnings
 
 from absl import flags
 
@@ -25,6 +27,7 @@ import files
 import program
 import surroundings
 
+MARK = 'attention-guided-sparsity'  # in each picture, by which `check` knows it
 LEVELS = 50, 60, 70, 80, 90  # per cent, of the mean of four
 CURVES = ('step', 'test_accuracy', 'mean_of_five', 'mean_of_four', 'global_sparsity')  # of a run's evaluations.csv
 # Colours that the colour-blind tell apart (Okabe and Ito), and a marker each, so that black and white will do.
@@ -53,12 +56,13 @@ def plainly(draw):
 
 
 def source(path):
-    """The fingerprint that `save` has left in a PNG file, or None: another program's, or no PNG file."""
+    """The fingerprint that `save` has left in a PNG file, or `MARK` of a GIF; None: of another program, or no picture.
+    """
     from PIL import Image
     try:
-        with Image.open(path) as image:
-            return image.info.get('attention-guided-sparsity')
-    except (OSError, ValueError, SyntaxError):
+        with warnings.catch_warnings(action='ignore'), Image.open(path) as image:  # PIL warns of large ones
+            return image.info.get(MARK) or (MARK if image.info.get('comment') == MARK.encode() else None)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 
@@ -77,18 +81,23 @@ def save(figure, path, shown, dpi=120):
     """
     check(path)
     fingerprint = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
-    figure.savefig(path, dpi=dpi, facecolor='white', metadata={'attention-guided-sparsity': fingerprint})
+    with files.named(path), files.part_of(path) as part:
+        figure.savefig(part, format='png', dpi=dpi, facecolor='white', metadata={MARK: fingerprint})
     pyplot().close(figure)
 
 
 def read_curve(path, flag='curve'):
     """The rows of a CSV file of CURVES, dicts of floats; raises program.RunError, with the flag, if it is none."""
     try:
-        rows = evaluations.read(path)
+        rows = evaluations.parse(path.read_text(encoding='utf-8-sig'))
         if not rows or tuple(rows[0]) != CURVES:
             raise ValueError(f'it has no rows, or its columns are not {", ".join(CURVES)}')
-        return [{name: float(cell) for name, cell in row.items()} for row in rows]
-    except (ValueError, program.RunError) as error:
+        rows = [{name: float(cell) for name, cell in row.items()} for row in rows]
+        steps = [row['step'] for row in rows]
+        if steps != sorted({*steps}) or not all(0 <= row[name] <= 1 for row in rows for name in CURVES[1:]):
+            raise ValueError('its steps do not rise, or a share is not from 0 to 1')
+        return rows
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise program.RunError(f'--{flag}={path} is not the evaluations of a run ({error}). Give another.') from error
 
 
@@ -105,9 +114,10 @@ def write_curve(log_dir, path):
     if path.exists():
         read_curve(path)
     found = log_dir / 'evaluations.csv'
-    if not found.exists():
-        raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run. Give another.')
-    rows = evaluations.read(found)
+    rows = evaluations.read(found) if found.exists() else ()
+    if not rows or not rows[0].keys() >= {*CURVES}:
+        raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run, or one without a row. Give '
+                               'another.')
     files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 

@@ -217,7 +217,7 @@ def run(main, doc, groups):
                     signal.signal(number, _stop)
         logging.set_verbosity(logging.ERROR)  # TensorFlow and TensorBoard tell of each file
         if hasattr(sys.stdout, 'reconfigure'):  # not in a notebook
-            sys.stdout.reconfigure(line_buffering=True)  # a log file shows each line as it comes
+            sys.stdout.reconfigure(line_buffering=True, errors='replace')  # a log file shows each line as it comes
         with one_line_errors():
             try:
                 os.getcwd()

@@ -105,8 +105,8 @@ class Report:
             f', finished before, at step {step:,}: nothing is left to train'))
         path = self.folder / 'evaluations.csv'
         if step and not path.exists():
-            print(f'warning: an earlier version has begun this run: the evaluations before step {step:,} are not in '
-                  f'{path}.', file=sys.stderr)
+            print(f'warning: {path} is not there, as in a run that an earlier version has begun: it will not have the '
+                  f'evaluations before step {step:,}.', file=sys.stderr)
         self.evaluations = evaluations.Evaluations(path, step, self.settings.max_steps)
         # Traced here once for any number of images, so that no timing includes that.
         specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]

@@ -1,6 +1,6 @@
 """The CSV of compare.py, one row a finished run: its columns, and how several programs read it and add to it at once.
 
-Numbers count, not spellings: a file that a spreadsheet or pandas has written anew holds the same rows.
+Numbers count, not spellings: a file that a spreadsheet has written anew, with commas, holds the same rows.
 """
 
 import csv
@@ -8,7 +8,6 @@ import fcntl
 import functools
 import io
 import os
-import pathlib
 import sys
 import typing
 
@@ -54,9 +53,16 @@ def norms(cell):
     return ' '.join(map(number, cell.split()))
 
 
+def one_line(cell):
+    """Text without a line break, which would end the row."""
+    if len(cell.splitlines()) > 1:
+        raise ValueError
+    return cell
+
+
 share = functools.partial(number, most=1)
 KINDS = {name: number for name in COLUMNS} | {
-    **dict.fromkeys(('method', 'dataset', 'widths', 'groups', 'device', 'versions'), str),
+    **dict.fromkeys(('method', 'dataset', 'widths', 'groups', 'device', 'versions'), one_line),
     **dict.fromkeys(('seed', 'steps', 'retrain_steps', 'weights_left', 'macs'), whole),
     **dict.fromkeys(('random_sparsity', *ACCURACIES, 'mean_of_five', 'mean_of_four', 'global_sparsity'), share)}
 for _layer in REGULARISED:
@@ -80,8 +86,21 @@ def matching(rows, **columns):
     return [row for row in rows if all(row[name] == text(value) for name, value in columns.items())]
 
 
+def checked(row):
+    """The row with its numbers as `text` writes them; ValueError, which says which and why, if a cell is none of its
+    column.
+    """
+    found = {}
+    for name in COLUMNS:
+        try:
+            found[name] = KINDS[name](row[name]) if row[name] or name not in MAY_BE_EMPTY else ''
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f'{name} cannot be {row[name] or "empty"}') from error
+    return found
+
+
 def row_of(content):
-    """A row, dict from COLUMNS to strings, out of the content of a results.json."""
+    """A row, dict from COLUMNS to strings, out of the content of a results.json; ValueError as `checked` has it."""
     results, start, layers = content['results'], content.get('start'), content['results']['layers']
     settings = start['settings'] if start else content['settings']  # those of the first run
     # Of before `starts`: one, as far as known.
@@ -104,7 +123,7 @@ def row_of(content):
         cells |= {f'alive_{name}': layers[name]['groups_alive'],
                   f'norms_{name}': ' '.join(map(text, layers[name]['largest_norms'])),
                   f'zero_{name}': layers[name]['zero_share']}
-    return {name: text(cells[name]) for name in COLUMNS}
+    return checked({name: text(cells[name]) for name in COLUMNS})
 
 
 # ----------------------------------------------------------------------------------------------------------- file
@@ -118,7 +137,7 @@ class Line(typing.NamedTuple):
 
 
 def parse(path, content):
-    """(the columns of the text of a CSV, [] of an empty one; its Lines after the head).
+    """(the columns of the text of a CSV, [] of an empty one; its Lines after the head, those of blank cells empty).
 
     Raises:
       program.RunError: the columns are others, a cell is none of its column, a merge has left its marks, or two rows of
@@ -127,27 +146,30 @@ def parse(path, content):
     def refuse(what):
         raise program.RunError(f'--csv={path}{what}')
 
-    head, *texts = content.split('\n')
+    head, *texts = content.removeprefix('\ufeff').split('\n')  # the mark by which Excel knows UTF-8
     columns = next(csv.reader([head]), [])
-    if columns not in (COLUMNS, OLD_COLUMNS, []):
-        refuse(' has other columns than this program writes. Give another.')
+    if columns not in (COLUMNS, OLD_COLUMNS) and content:
+        differ = sorted({*columns} ^ {*COLUMNS}) or ['another order']
+        refuse(f' has other columns than this program writes ({differ[0]}). Give another.')
     lines, found = [], {}
     for place, line in enumerate(texts, 2):
         if line.startswith(('<<<<<<<', '|||||||', '=======', '>>>>>>>')):
             refuse(f', line {place} is the mark of a merge that conflicted. Keep the right rows, and remove the marks.')
         cells = next(csv.reader([line]), [])
+        if not any(cells):
+            lines.append(Line(''))
+            continue
         if len(cells) > len(columns):
             refuse(f', line {place} has more cells than there are columns. Mend or remove it.')
         if len(cells) < len(columns):
             lines.append(Line(line, cells=cells))
             continue
-        row = dict.fromkeys(COLUMNS) | LATER | dict(zip(columns, cells, strict=True))
-        for name in COLUMNS:
-            try:
-                row[name] = KINDS[name](row[name]) if row[name] or name not in MAY_BE_EMPTY else ''
-            except (ValueError, OverflowError):
-                refuse(f': in the row of {row["method"]}, seed {row["seed"]}, {name} cannot be '
-                       f'{row[name] or "empty"}. Mend or remove that row, or give another file.')
+        row = LATER | dict(zip(columns, cells, strict=True))
+        try:
+            row = checked(row)
+        except ValueError as error:
+            refuse(f', line {place}: in the row of {row["method"]}, seed {row["seed"]}, {error}. Mend or remove that '
+                   'row, or give another file.')
         if row['method'] != method(row):
             refuse(f', line {place} says {row["method"]}, and its coefficients {method(row)}. Mend or remove it.')
         before, first = found.setdefault(key(row), (row, place))
@@ -217,11 +239,13 @@ def append(path, row):
             cut = next((i for i, line in enumerate(lines) if line.cells and line.cells[:-1] == wanted[
                 :len(line.cells) - 1] and wanted[len(line.cells) - 1].startswith(line.cells[-1])), None)
             if columns != OLD_COLUMNS and cut is None:
-                file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
+                with files.named(path):
+                    file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
+                    file.flush()
                 return
             kept = [written([row]) if i == cut else
                     written([line.row]) if columns == OLD_COLUMNS and line.row else f'{line.text}\n'
                     for i, line in enumerate(lines) if line.text]
             if cut is None:
                 kept.append(written([row]))
-            return files.replace(pathlib.Path(os.path.realpath(path)), written([], header=True) + ''.join(kept))
+            return files.replace(path, written([], header=True) + ''.join(kept))

@@ -173,7 +173,7 @@ def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
     shown = capsys.readouterr()
     said, = shown.err.splitlines()
     assert 'continued from step 3' in shown.out
-    assert said.startswith('warning: an earlier version has begun this run: the evaluations before step 3 are not in')
+    assert re.search('evaluations.csv is not there, as in .* it will not have the evaluations before step 3.', said)
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [
         {'step': 0, **versions}, {**first, 'step': 3}]
     assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['4', '6']
@@ -364,12 +364,13 @@ def test_what_killed_starts_have_left_goes_and_nothing_else(run_main, short, tmp
     for step in (1, 3):  # that TensorFlow's list forgot
         for end in ('index', 'data-00000-of-00001'):
             shutil.copy(folder / f'step-4.{end}', folder / f'step-{step}.{end}')
-    for name in ('step-5_temp', 'step-7_temp', 'step-x_temp', 'mine'):
+    for name in ('step-5_temp', 'step-7_temp', 'step-x_temp', 'mine', 'step-1.mine'):
         (folder / name).mkdir()
-    for name in ('step-mine', 'notes.txt'):
+    for name in ('step-mine', 'notes.txt', 'step-1.index.bak', 'step-0.tar.gz', 'step-99.note'):
         (folder / name).write_text('mine')
     before = {path.name for path in folder.iterdir()}
     run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert capsys.readouterr().err == ''
     after = {path.name for path in folder.iterdir()}
     assert after - before == set() and before - after == {
         'step-5_temp', 'step-7_temp', 'step-1.index', 'step-1.data-00000-of-00001'}  # 3 is among the last three
@@ -494,7 +495,7 @@ def test_a_full_disk_costs_one_line_and_no_checkpoint(run_main, tmp_path, capsys
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
     try:
-        with pytest.raises(SystemExit, match='^error: [^\n]*step 80 cannot be written[^\n]*the same command continues'):
+        with pytest.raises(SystemExit, match='^error: [^\n]*step 80 in .* cannot be written.*the same command continues'):
             run_main(*wide, f'--log_dir={tmp_path}')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -654,7 +655,7 @@ def test_nothing_of_a_run_outlives_it_and_tensorflow_does_not_warn(train, caplog
         gc.enable()
     assert not images
     gc.collect()
-    assert len(left()) == before
+    assert len(left()) <= before  # of another test's some may go
 
 
 @pytest.mark.slow

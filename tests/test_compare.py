@@ -124,9 +124,9 @@ def test_rows_are_what_the_runs_found(in_turn):
 
 
 def test_a_cell_holds_the_figure_of_its_name():
-    figures = {name: i + 0.5 for i, name in enumerate(('mean_of_five', 'mean_of_four', 'global_sparsity'))}
-    parts = {part: {'accuracy': i + 0.25, 'accuracy_as_trained': i + 0.75}
-             for i, part in enumerate(('test', 'validation'))}
+    figures = {'mean_of_five': 0.5, 'mean_of_four': 0.55, 'global_sparsity': 0.6}
+    parts = {'test': {'accuracy': 0.25, 'accuracy_as_trained': 0.75},
+             'validation': {'accuracy': 0.3, 'accuracy_as_trained': 0.8}}
     layers = {name: {'groups_alive': i, 'largest_norms': [i + 0.5, float(i)], 'zero_share': i / 8}
               for i, name in enumerate(main.REGULARISED)}
     first = {'widths': [1, 2, 3, 4], 'seed': 5, 'group_lasso': 0.1, 'group_variance': 1e-2, 'random_sparsity': 0.0,
@@ -134,7 +134,7 @@ def test_a_cell_holds_the_figure_of_its_name():
     content = {
         'identity': {'dataset': 'here'}, 'seconds': 7.5, 'steps_timed': 9, 'versions': {'python': '3', 'cores': 2},
         'settings': first, 'results': {**figures, **parts, 'layers': layers, 'step': 9, 'weights_left': 77, 'macs': 88}}
-    common = ('gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,1.25,1.75,0.5,1.5,2.5,77,88,0,1,2,3,'
+    common = ('gss,here,1-2-3-4,5,0.1,0.01,0,9,0.001,1e-05,0.25,0.75,0.3,0.8,0.5,0.55,0.6,77,88,0,1,2,3,'
               '0.5 0,1.5 1,2.5 2,3.5 3,{},{},0.002,0,0.125,0.25,0.375,{},7.5,python 3; cores 2')
     assert ','.join(row_of(content).values()) == common.format('', 0, 'cpu')  # an old one: no device
     retrained = {**content, 'device': 'A', 'steps_timed': 4, 'results': {**content['results'], 'step': 4},
@@ -218,6 +218,14 @@ def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_tur
 
     result = next((tmp_path / 'runs').rglob('ssl-lasso-0.1-seed-3-retrained-10/results.json'))
     content = json.loads(result.read_text())
+    for cells in ({'mean_of_four': 1.5}, {'macs': 'many'}, {'test': {**content['results']['test'], 'accuracy': None}}):
+        result.write_text(json.dumps({**content, 'results': {**content['results'], **cells}}))
+        path.unlink()
+        with pytest.raises(SystemExit, match='^error: 1 finished runs were not taken. '):
+            run(tmp_path, *arguments, '--collect')
+        assert re.fullmatch('not taken: .*retrained-10: its results.json cannot be used .*cannot be.*\n',
+                            capsys.readouterr().err)
+        assert len(compare.read(path)) == 3
     for change, words in (({'settings': {**content['settings'], 'batch_size': 7}}, 'batch_size .7 there, 100 here.'),
                           ({'start': {**content['start'], 'step': 19}}, 'what it learned or started from'),
                           ({'start': {**content['start'], 'start': {}}}, 'a start that is a retraining'),
@@ -227,7 +235,7 @@ def test_retrainings_and_baselines_have_rows_of_their_own(run, train_all, in_tur
         path.unlink()
         with pytest.raises(SystemExit, match='^error: 1 finished runs were not taken. '):
             run(tmp_path, *arguments, '--collect')
-        assert re.fullmatch(f'not taken, for it is not of this grid: .*ssl-lasso-0.1-seed-3-retrained-10: {words}\n',
+        assert re.fullmatch(f'not taken: .*ssl-lasso-0.1-seed-3-retrained-10: of another grid: {words}\n',
                             capsys.readouterr().err)
         assert len(compare.read(path)) == 3
 

@@ -1,5 +1,8 @@
 """filters.py: the filters of a run, in the CSV file and in the picture."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ import filters
 import main
 import pictures
 from in_process import refused
+from program import RunError
 
 
 def test_the_filters_are_those_of_the_run_and_the_dead_are_crossed_out(run_tool, finished, tmp_path, monkeypatch):
@@ -35,6 +39,15 @@ def test_a_file_without_filters_is_refused_and_kept(run_tool, finished, tmp_path
     refused('filters.csv does not hold the filters of a run', run_tool, filters, f'--folder={tmp_path}',
             f'--log_dir={finished}')
     assert (tmp_path / 'filters.csv').read_text() == content and len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_retraining_is_refused_for_its_start_is_not_in_it(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    facts = json.loads((tmp_path / 'settings.json').read_text())
+    start = {'folder': 'a', 'hash': 'b', 'groups': '', 'identity': {}, 'step': 4, 'settings': facts['settings']}
+    (tmp_path / 'settings.json').write_text(json.dumps({**facts, 'start': start}))
+    with pytest.raises(RunError, match='is a retraining'):
+        filters.of_run(tmp_path)
 
 
 def test_without_a_run_or_beside_somebody_elses_picture_nothing_is_written(run_tool, finished, tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 import illustrate
 import input_data
 import main
+import pictures
 import program
 from conftest import ROOT
 from in_process import refused
@@ -222,20 +223,24 @@ def test_one_command_records_and_draws(run_tool, tmp_path, capfd):
 @pytest.mark.parametrize('arguments, message', [
     ([], 'does not hold the norms of two runs'),
     (['--record', '--group_variance=0'], 'needs a --group_variance above 0'),
-    (['--record', '--widths=1,2,3,4'], '--widths')])
+    (['--record', '--widths=1,2,3,4'], '--widths'), (['--layer=conv1'], '--layer is of the runs.*--record')])
 def test_bad_input_costs_one_line(run_tool, tmp_path, arguments, message):
     refused(message, run_tool, illustrate, f'--folder={tmp_path}', *arguments)
 
 
 @pytest.mark.parametrize('name, words', [
     ('group_norms.csv', 'group_norms.csv does not hold the norms of two runs'),
-    ('idea.png', 'holds idea.png, but no group_norms.csv'), ('varianceloss.gif', 'holds varianceloss.gif, but no')])
+    ('idea.png', 'idea.png is there, and no picture'), ('varianceloss.gif', 'gif is there, and no picture')])
 def test_files_of_somebody_else_are_kept(run_tool, tmp_path, name, words):
+    csv = (ROOT / '_img' / 'group_norms.csv').read_bytes()
+    (tmp_path / 'group_norms.csv').write_bytes(csv)
     (tmp_path / name).write_text('mine')
-    for flag in ('--record', '--norecord'):
+    for flags in (['--record', '--max_steps=1'], []):
         with pytest.raises(SystemExit, match=f'^error: .*{words}'):
-            run_tool(illustrate, flag, '--max_steps=1', f'--folder={tmp_path}')
-    assert (tmp_path / name).read_text() == 'mine' and len([*tmp_path.iterdir()]) == 1
+            run_tool(illustrate, *flags, f'--folder={tmp_path}')
+    assert (tmp_path / name).read_text() == 'mine' and {path.name for path in tmp_path.iterdir()} == {
+        name, 'group_norms.csv'}
+    assert name == 'group_norms.csv' or (tmp_path / 'group_norms.csv').read_bytes() == csv
 
 
 def test_the_pictures_of_the_repository_are_of_its_csv():
@@ -243,5 +248,6 @@ def test_the_pictures_of_the_repository_are_of_its_csv():
     runs = illustrate.read(folder / 'group_norms.csv')
     animation = Image.open(folder / 'varianceloss.gif')
     assert animation.n_frames == len(runs[0]) + 1 == illustrate.MOMENTS + 2
+    assert pictures.source(folder / 'varianceloss.gif') == pictures.MARK
     sizes = {path: (folder / path).stat().st_size for path in ('group_norms.csv', 'varianceloss.gif', 'idea.png')}
     assert sizes['group_norms.csv'] < 300000 and sizes['varianceloss.gif'] < 10**6 and sizes['idea.png'] < 10**6

@@ -264,9 +264,9 @@ def test_an_accuracy_of_exactly_the_target_passes():
 
 @pytest.mark.parametrize('flags, message', [
     (['--target_accuracy=0.5', '--target_sparsity=0.7'], None),
-    (['--target_accuracy=0.6'], 'test accuracy 0.5000 is below --target_accuracy=0.6'),
-    (['--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8'),
-    (['--target_accuracy=0.1', '--target_sparsity=0.8'], 'global sparsity 0.7000 is below --target_sparsity=0.8')])
+    (['--target_accuracy=0.6'], 'test accuracy 0.500000 is below --target_accuracy=0.6'),
+    (['--target_sparsity=0.8'], 'global sparsity 0.700000 is below --target_sparsity=0.8'),
+    (['--target_accuracy=0.1', '--target_sparsity=0.8'], 'global sparsity 0.700000 is below --target_sparsity=0.8')])
 def test_the_gates_look_at_the_thresholded_test_accuracy_and_the_global_sparsity(
         run_main, monkeypatch, flags, message):
     others = {'accuracy': 0.9, 'accuracy_as_trained': 0.9}

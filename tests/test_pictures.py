@@ -1,10 +1,13 @@
 """The curve's CSV and picture, and the command that writes them."""
 
+import errno
 import functools
 import json
 import os
+import pathlib
 
 import pytest
+from PIL import Image
 
 import checkpoints
 import evaluations
@@ -149,10 +152,10 @@ def test_somebody_elses_picture_is_kept(run, command, tmp_path):
 
 def test_an_evaluation_that_a_kill_has_cut_is_left_out(run, command, tmp_path):
     whole = (run / 'evaluations.csv').read_text()
-    for cut in (-1, -4, -300):
+    for cut in (-1, -4):
         (tmp_path / 'evaluations.csv').write_text(whole[:cut])
         command(f'--log_dir={tmp_path}', '--curve=it.csv')
-        assert [row['step'] for row in pictures.read_curve(tmp_path / 'it.csv')] == [0, 10, 20] or cut == -300
+        assert [row['step'] for row in pictures.read_curve(tmp_path / 'it.csv')] == [0, 10, 20]
 
 
 def test_the_runs_own_file_is_not_replaced(run, command, tmp_path):
@@ -164,6 +167,49 @@ def test_the_runs_own_file_is_not_replaced(run, command, tmp_path):
 
 def test_a_folder_that_a_run_has_just_made_has_no_evaluations(tmp_path):
     checkpoints.write_json(tmp_path / 'settings.json', {})
-    with pytest.raises(program.RunError, match='holds no evaluations.csv of a run'):
-        pictures.write_curve(tmp_path, tmp_path / 'it.csv')
-    assert not (tmp_path / 'it.csv').exists()
+    before = evaluations.lines([pictures.CURVES, (0, 0.1, 0.2, 0.3, 0.4)])
+    (tmp_path / 'good.csv').write_text(before)
+    for content in (None, '', 'step,mine\n2,1\n'):  # a start has an empty one until its first evaluation
+        if content is not None:
+            (tmp_path / 'evaluations.csv').write_text(content)
+        for name in ('it.csv', 'good.csv'):
+            with pytest.raises(program.RunError, match='holds no evaluations.csv of a run'):
+                pictures.write_curve(tmp_path, tmp_path / name)
+    assert not (tmp_path / 'it.csv').exists() and (tmp_path / 'good.csv').read_text() == before
+
+
+@pytest.mark.parametrize('row', ['2,nan,0,0,0', '2,0.1,0,inf,0', '-10,0.1,0,0,0', '1,0.1,0,0,0', '2,99.1,0,0,0'])
+def test_a_curve_of_what_are_no_shares_or_no_rising_steps_is_refused(tmp_path, row):
+    (tmp_path / 'it.csv').write_text(','.join(pictures.CURVES) + '\n0,0.1,0.2,0.3,0.4\n1,0.1,0.2,0.3,0.4\n' + row)
+    with pytest.raises(program.RunError, match='^--curve=.*steps do not rise, or a share'):
+        pictures.read_curve(tmp_path / 'it.csv')
+
+
+def test_a_curve_from_an_editor_is_read_whole_and_a_link_leads_to_it(run, command, tmp_path):
+    (tmp_path / 'it.csv').write_text('\ufeff' + ','.join(pictures.CURVES) + '\n0,0.1,0.2,0.3,0.4\n3,0.2,0.2,0.3,0.4')
+    assert [row['step'] for row in pictures.read_curve(tmp_path / 'it.csv')] == [0, 3]
+    (tmp_path / 'link.csv').symlink_to(tmp_path / 'it.csv')
+    command(f'--log_dir={run}', '--curve=link.csv')
+    assert (tmp_path / 'link.csv').is_symlink()
+    assert [row['step'] for row in pictures.read_curve(tmp_path / 'it.csv')][-1] == 30
+
+
+def test_a_picture_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypatch):
+    rows = curve((0.1, 0.9), (0.2, 0.9))
+    pictures.draw_curve(rows, tmp_path / 'it.png')
+    before = (tmp_path / 'it.png').read_bytes()
+
+    def half(figure, file, **_):
+        pathlib.Path(file).write_bytes(before[:99])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(pictures.pyplot().Figure, 'savefig', half)
+    with pytest.raises(OSError, match='it.png'):
+        pictures.draw_curve(rows[:1], tmp_path / 'it.png')
+    assert (tmp_path / 'it.png').read_bytes() == before and len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_picture_too_large_to_open_is_somebody_elses(tmp_path):
+    Image.new('1', (20000, 20000)).save(tmp_path / 'it.png')
+    with pytest.raises(program.RunError, match='no picture of this program'):
+        pictures.check(tmp_path / 'it.png')

@@ -1,5 +1,7 @@
 """The CSV of compare.py through other programs' hands: spreadsheets, merges, full disks."""
 
+import errno
+
 import pytest
 
 import compare
@@ -54,6 +56,30 @@ def test_what_is_no_number_is_refused_by_name(path, four, name, value):
     with pytest.raises(RunError, match=f'in the row of {four[1]["method"]}, seed .*, {name} cannot be '
                                        f'{value or "empty"}\\. Mend'):
         read(path)
+
+
+def test_a_file_from_excel_and_one_without_a_head(path, four):
+    text = path.read_text()
+    path.write_text('\ufeff' + text.replace('\n', '\n' + ',' * (len(COLUMNS) - 1) + '\n', 1).replace('\n', '\r\n'))
+    assert read(path) == four  # its mark, and a row that was cleared
+    append(path, new := {**four[0], 'seed': '99'})
+    assert read(path) == [*four, new]
+    for content, words in (('\n\n' + text, 'other columns'), ('\n', 'other columns'),
+                           (text.replace(',', ';'), 'other columns'), ('mine,' + text, 'other columns .*mine')):
+        path.write_text(content)
+        with pytest.raises(RunError, match=words):
+            append(path, new)
+        assert path.read_text() == content
+
+
+def test_a_full_disk_is_named(path, four, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    new = {**four[0], 'seed': '99'}
+    monkeypatch.setattr('rows.written', full)
+    with pytest.raises(OSError, match='No space left.*it.csv'):
+        append(path, new)
 
 
 def test_the_same_row_twice_counts_once_whatever_the_machine(path, four):
