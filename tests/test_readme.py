@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -208,8 +209,12 @@ def grid(**columns):
 
 
 def planned():
-    """The rows of those of the plan's seeds that have all three strengths."""
-    return [row for row in measured(widths='20-50-500-256', steps=10000) if row['seed'] in ('3', '4')]
+    """The rows of those of the plan's seeds that have SSL and GSS at the three strengths that enclose 80%."""
+    rows, wanted = measured(widths='20-50-500-256', steps=10000), itertools.product(
+        ('ssl', 'gss'), ('0.004', '0.008', '0.015'))
+    seeds = [{row['seed'] for row in matching(rows, method=method, group_lasso=lasso, retrain_steps=0)}
+             for method, lasso in wanted]
+    return [row for row in rows if int(row['seed']) >= 3 and row['seed'] in set.intersection(*seeds)]
 
 
 def cifar(**columns):
@@ -366,6 +371,8 @@ TABLES = {  # page and name to what has to be on it
                              ('MACS', figure.MACS_SAVED), ('FIVE', 'mean_of_five'))},
     ('_img/README.rst', 'RUNS'): lambda: figure.run_table(grid()),
     ('_img/README.rst', 'LAMBDA_V'): lambda_v,
+    ('_img/README.rst', 'SO_FAR'): lambda: figure.seed_table(planned(), 0.01, 'mean_of_four'),
+    ('_img/README.rst', 'SO_FAR_RETRAINED'): lambda: figure.seed_table(planned(), 0.01, figure.MACS_SAVED, 3000),
     **{('_img/README.rst', f'PLANNED_{steps}'): lambda steps=steps: figure.run_table(planned(), steps)
        for steps in (0, 3000)},
     ('_img/README.rst', 'CHOICE'): lambda: runs(measured('mnist_5k', 'mnist_5k.csv')),
@@ -486,6 +493,11 @@ def test_what_the_text_says_of_the_tables():
                if line[4] != 'not by all') > 0
     least = min(int(row['macs']) / 6647560 for row in grid(retrain_steps=0, method='ssl'))
     assert f'down to {least:.0%} of the multiply-accumulates' in WORDS['_img/README.rst']
+
+
+def test_the_plans_seeds_so_far_are_those_of_the_command():
+    seeds = sorted({row['seed'] for row in planned()}, key=int)
+    assert f'    python python/compare.py --figure --levels=80,90 --seeds={",".join(seeds)}\n' in RESULTS
 
 
 def test_what_was_to_be_expected_of_the_plan():
