@@ -101,13 +101,16 @@ PASSES = (ConstantMap, *DEPTHWISE, *PADDING) + _types(  # output c depends on in
 
 
 def _is_elementwise(activation):
-    """Whether an activation treats each element by itself and alike, found by trying it."""
+    """Whether an activation treats each element by itself and alike, found by trying it: in other places, and a part.
+    """
     x = np.linspace(-4, 4, 2 * 3 * 5, dtype=keras.config.floatx()).reshape(2, 3, 5)[:, ::-1]
     try:
-        whole, apart = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of))) for of in (x, x.reshape(-1, 2)))
+        whole, apart, part = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of)))
+                              for of in (x, x.reshape(-1, 2), x[:1, 1:2]))
     except Exception:  # whatever a stranger's function does not like
         return False
-    return whole.shape == x.shape and np.allclose(whole.ravel(), apart.ravel(), rtol=1e-5, atol=1e-6)
+    return whole.shape == x.shape and all(np.allclose(a.ravel(), b.ravel(), rtol=1e-5, atol=1e-6)
+                                          for a, b in ((whole, apart), (whole[:1, 1:2], part)))
 
 
 def _inputs_first(layer, kernel):
@@ -140,7 +143,8 @@ class _Call:
         ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
         self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
         self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
-        self.free_outputs = of('activation') is None or _is_elementwise(operation.activation)
+        inside = of('activation')
+        self.free_outputs = inside is None or not isinstance(inside, keras.Layer) and _is_elementwise(inside)
         self.meets_borders = kind in PADDING + TRANSPOSED or of('padding') in ('same', 'causal') and np.max(
             of('kernel_size', of('pool_size', 1))) > 1 or kind is layers.Reshape and len(self.outs) < len(self.ins)
         ins, axes = [self.ins] if kind is layers.Concatenate else ins, np.ravel(of('axis', -1))
@@ -148,8 +152,8 @@ class _Call:
             kind not in KERNELS and not (kind in PASSES and self.free_outputs) or not is_alone or len(outs) != 1
             or any(option is not None for option in keras.tree.flatten(options))
             or not all(isinstance(part, keras.KerasTensor) for part in keras.tree.flatten(first))
-            or isinstance(of('activation'), keras.Layer) or (of('noise_shape') or [1])[-1] not in (None, 1)
-            or kind in (layers.Maximum, layers.Minimum) and any(  # of two constants, it would be that of the mask
+            or isinstance(inside, keras.Layer) or (of('noise_shape') or [1])[-1] not in (None, 1)
+            or kind in (layers.Maximum, layers.Minimum, layers.Multiply) and any(  # these leave out what is masked
                 getattr(tensor, '_keras_mask', None) is not None for tensor in inputs)
             or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
             or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
@@ -219,17 +223,46 @@ def _clone(operation, **changes):
     if isinstance(operation, layers.Lambda):  # whose configuration has bytecode, without what that refers to
         return type(operation)(operation.function, operation._output_shape, operation.mask, operation.arguments,
                                **layers.Layer.get_config(operation))
+    kind, errors = type(operation), []
     try:
         config = {**bare(operation.get_config()), **changes}
         named = [name for name, value in config.items() if isinstance(value, (str, dict)) and name not in changes]
         functions = {name: own for name in named if callable(own := getattr(operation, name, None))
                      and not isinstance(own, keras.Layer)}  # themselves, for not every one can be found by its name
-        try:
-            return type(operation).from_config({**config, **functions})
-        except Exception:
-            return type(operation).from_config(config)
+        usual = {name: own for name, own in functions.items() if name.endswith(('activation', 'initializer'))}
+        policy = getattr(operation, 'dtype_policy', None)
+        flags = {'name', 'trainable', 'dtype'} if policy == keras.config.dtype_policy() else ()
+        tries = ((kind.from_config, {**config, **usual}), (kind.from_config, config),
+                 (kind.from_config, {**config, **functions}), (lambda config: kind(**config), config),
+                 (lambda config: kind(**{name: config[name] for name in config if name not in flags}), config))
     except Exception as error:
-        raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {error}') from error
+        tries = []
+        errors.append(error)
+    for make, of in tries:
+        try:
+            new = make({**of})
+        except Exception as error:
+            errors.append(error)
+        else:
+            new.name = config.get('name', operation.name)  # which not every class hands on
+            return new
+    raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {errors[0]}') from errors[0]
+
+
+def _leaves(layer):
+    """The layer or, of a nested model, its layers, in the order of the graph, which is the same in a clone."""
+    plain = _plain(layer)
+    return [leaf for inner in plain.layers for leaf in _leaves(inner)] if plain else [layer]
+
+
+def _variables(layer):
+    """The weights of a layer, and those of another that is its activation, which Keras tracks only after a reload."""
+    found = []
+    for leaf in _leaves(layer):
+        inner = getattr(leaf, 'activation', None)
+        of_inner = inner.weights if isinstance(inner, keras.Layer) else []
+        found += [variable for variable in leaf.weights if not any(variable is other for other in of_inner)] + of_inner
+    return found
 
 
 def _fill(layer, original, weights):
@@ -240,17 +273,28 @@ def _fill(layer, original, weights):
                          'Give its class a get_config that tells all.')
     for variable, (_, value) in zip(variables, weights, strict=True):
         variable.assign(value)
-    for inner, its in zip(layer._flatten_layers(), original._flatten_layers(), strict=False):
-        if isinstance(inner, layers.Normalization):
-            inner.finalize_state()
-        if hasattr(its, 'get_vocabulary'):  # as it is saved, for it is no weight
-            with tempfile.TemporaryDirectory() as folder:
-                its.save_own_variables(store := {})
-                inner.load_own_variables(store)
-                its.save_assets(folder)
-                inner.load_assets(folder)
-        if not its.trainable:
-            inner.trainable = False
+    pairs = [(layer, original)]
+    for leaf, its in zip(_leaves(layer), _leaves(original), strict=True):
+        pairs += zip(leaf._flatten_layers(), its._flatten_layers(), strict=False)
+    for new, old in pairs:
+        if isinstance(new, layers.Normalization):
+            new.finalize_state()
+        if hasattr(old, 'get_vocabulary'):
+            _copy_vocabulary(new, old)
+        if not old.trainable:
+            new.trainable = False
+
+
+def _copy_vocabulary(new, old):
+    """What a lookup has adapted itself to, as it is saved, for it is no weight."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_own_variables(store := {})
+            new.load_own_variables(store)
+            old.save_assets(folder)
+            new.load_assets(folder)
+    except Exception as error:
+        raise ValueError(f'layer {old.name}: its vocabulary cannot be saved and loaded: {error}') from error
 
 
 def _copy(model, changes, weights, maps):
@@ -291,13 +335,6 @@ def _copy(model, changes, weights, maps):
     return keras.models.clone_model(model, inputs, clone, call)
 
 
-def _variables(layer):
-    """The weights of a layer, and those of another that is its activation, which Keras tracks only after a reload."""
-    inner = getattr(layer, 'activation', None)
-    of_inner = inner.weights if isinstance(inner, keras.Layer) else []
-    return [variable for variable in layer.weights if not any(variable is other for other in of_inner)] + of_inner
-
-
 def _functional(model):
     """The same layers as a plain functional model; a ValueError says what stands in the way."""
     plain = _plain(model)
@@ -309,6 +346,8 @@ def _functional(model):
         if kinds or getattr(layer, 'quantization_mode', None):
             raise ValueError(f'layer {layer.name} is quantized or has weights of another type ({sorted(kinds)}) than '
                              'float32 and float64. Cut the model before you quantize it.')
+        if isinstance(inner := getattr(layer, 'activation', None), keras.Layer) and not inner.built:
+            raise ValueError(f'the activation of layer {layer.name} has no weights yet. Call the model once, then cut.')
     return plain
 
 
@@ -341,7 +380,7 @@ def _on_zeros(model, weights, calls):
                            tensor.dtype) for tensor in model.inputs]
         try:
             with keras.StatelessScope(thresholded):  # in place of the model's own weights, which stay as they are
-                found = [ops.convert_to_numpy(value) for value in into(zeros)]
+                found = [ops.convert_to_numpy(value) for value in keras.tree.flatten(into(zeros, training=False))]
             if all(value.size for value in found):
                 return dict(zip(map(id, tensors), found, strict=False))  # without the outputs
         except Exception as stop:
@@ -355,11 +394,12 @@ def _marks(model, channels, calls, sent):
     on the input; which of use an output, or something opaque, needs.
     """
     depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
-    whole, free = [], any(None in tensor.shape[1:] for call in calls for tensor in (*call.inputs, *call.outputs))
+    whole = []
     for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
         for tensor in tensors:
             marks[channels[id(tensor)]] = stays[channels[id(tensor)]] = True
     for call in calls:
+        free = any(None in tensor.shape[1:] for tensor in call.inputs)
         for numbers, value in ((channels[id(tensor)], sent[id(tensor)]) for tensor in call.inputs if not call.opaque):
             value = value.reshape(-1, len(numbers))
             unknown[numbers] |= free and call.meets_borders & value.any(axis=0) & ~depends[numbers]
@@ -397,7 +437,7 @@ def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
     constants = np.where(used[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
     if not constants.any():
         return None
-    linear = _clone(call.operation, activation='linear', use_bias=False)
+    linear = _clone(call.operation, activation='linear', use_bias=False, dtype=weights[0][1].dtype.name)
     linear.build(constants.shape)
     found = []
     for of in (np.asarray, np.abs):
@@ -441,7 +481,8 @@ def cut(model, threshold=1e-3):
     is carried exactly into the biases of what reads it; where padding makes a map of it, into a ConstantMap before the
     activation. Inputs and outputs keep their shapes, and a tensor at least one channel. What cannot be seen through
     keeps all channels that it reads and writes: other layers than dense ones, convolutions, normalisation over the last
-    axis, pooling, merges and their like; groups and depth multipliers; layers used twice; nested models; keras.ops.
+    axis, pooling, merges and their like; groups and depth multipliers; layers used twice; nested models, each of which
+    gets a copy of a layer that they share; keras.ops.
 
     Args:
       model: a built Sequential or functional model of float32 or float64 weights. It is not changed.
@@ -455,8 +496,8 @@ def cut(model, threshold=1e-3):
       UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
 
     Raises:
-      ValueError: the model has no graph of layers, is quantized, or cannot take zeros; a layer's get_config does not
-        tell all of it; or the threshold is no number of at least 0.
+      ValueError: the model has no graph of layers, is quantized or half precise, or cannot take zeros; a layer's
+        get_config does not tell all of it; or the threshold is no number of at least 0.
     """
     try:
         least = float(threshold)

@@ -242,11 +242,54 @@ def half_dead(model, seed=0):
     return model
 
 
-def masked_maximum():
+def masked(merge):
     """Of two constants it is the one whose mask is on."""
     x = keras.Input((5,), dtype='int32')
     masked, plain = (layers.Embedding(9, 4, mask_zero=masked)(x) for masked in (True, False))
-    return keras.Model(x, layers.Dense(3)(layers.Maximum()([layers.Dense(8)(masked), layers.Dense(8)(plain)])))
+    return keras.Model(x, layers.Dense(3)(merge()([layers.Dense(8)(masked), layers.Dense(8)(plain)])))
+
+
+class Backwards(keras.Model):
+    """Its layers are not in the order in which it has them."""
+
+    def __init__(self, **options):
+        last, first = layers.Dense(8), layers.Dense(8, 'relu')
+        x = keras.Input((8,))
+        super().__init__(x, last(first(x)), **options)
+        self.last, self.first, self.beside = last, first, layers.Dense(2)
+        self.beside.build((None, 8))
+
+
+class Pool(layers.Layer):
+    """Another function under the name of its argument."""
+
+    def __init__(self, pool='max', **options):
+        super().__init__(**options)
+        self.name_of_pool, self.pool = pool, ops.max if pool == 'max' else ops.mean
+
+    def get_config(self):
+        return {**super().get_config(), 'pool': self.name_of_pool}
+
+    def call(self, x):
+        return x - self.pool(x, axis=-1, keepdims=True)
+
+
+class Positional(layers.Layer):
+    """As layers stand in many a guide."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+
+def vectorized():
+    x = keras.Input((), dtype='string')
+    words = layers.TextVectorization(standardize=lambda text: tf.strings.lower(text), output_sequence_length=3)
+    words.adapt(['b a b'])
+    return keras.Model(x, layers.Dense(3)(layers.Dense(8)(layers.Embedding(9, 4)(words(x)))))
 
 
 def with_constant():
@@ -279,7 +322,13 @@ EXACT = {  # function that makes a model, and its inputs; random ones if there a
     'a compiled one': (lambda: through(loss_of_its_own()), None),
     'several outputs at the end': (lambda: keras.Sequential([
         keras.Input((3, 4)), layers.Dense(8), layers.LSTM(3, return_state=True)]), np.ones((2, 3, 4), np.float32)),
-    'masked maximum': (masked_maximum, np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 1]])),
+    **{f'masked {kind}': (lambda kind=kind: masked(getattr(layers, kind)), np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 1]]))
+       for kind in ('Maximum', 'Minimum', 'Multiply')},
+    'layers in another order': (lambda: through(Backwards()), None),
+    'another function': (lambda: through(Pool()), None),
+    'arguments by position': (lambda: through(Positional(2.0)), None),
+    'a scalar': (lambda: keras.Model(x := keras.Input((4,)), ops.mean(layers.LSTM(3)(ops.expand_dims(x, -1)))), None),
+    'a function of text': (vectorized, tf.constant(['A b', 'b c a'])),
     'a constant in a merge': (with_constant, None), 'vocabulary': (vocabulary, tf.constant(WORDS)),
     'Lambda of a global': (lambda: through(layers.Lambda(lambda x: ops.sin(x) * np.pi)), None),
     'Lambda of a function': (lambda: through(layers.Lambda(ops.sin, output_shape=(8,))), None),
@@ -315,6 +364,48 @@ def test_what_passes_in_training_alone_is_seen_through(layer, left):
     assert_same(small, model, np.random.default_rng(0))
     x = np.ones((2, 8), np.float32)
     small(x, training=True)
+
+
+def test_a_fixed_size_behind_a_free_one_has_borders_that_are_known():
+    x = keras.Input((None, None, 2))
+    y = layers.Conv2D(8, 3, padding='same', activation='relu', name='first')(layers.Resizing(6, 6)(x))
+    model = half_dead(keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Conv2D(8, 3, padding='same')(y)))))
+    model.get_layer('first').bias.assign(np.arange(8))
+    small = cut(model)
+    assert small.get_layer('first').filters == 4
+    assert_same(small, model, np.random.default_rng(0), sizes=(7, 12))
+
+
+@pytest.mark.parametrize('activation', [lambda x: x - ops.mean(x), lambda x: x / ops.max(ops.abs(x))])
+@pytest.mark.filterwarnings('ignore:The object being serialized includes a `lambda`')
+def test_an_activation_of_the_whole_tensor_is_not_seen_through(activation):
+    model = half_dead(through(layers.Activation(activation)))
+    small = cut(model)
+    assert small.layers[1].units == 8
+    assert_same(small, model, np.random.default_rng(0))
+
+
+def test_the_name_of_a_layer_that_does_not_hand_it_on():
+    class Nameless(layers.Layer):
+        def __init__(self, **anything):
+            super().__init__(**anything)
+
+        def get_config(self):
+            return {}
+
+        def call(self, x):
+            return 2 * x
+
+    assert cut(half_dead(through(Nameless(name='it')))).get_layer('it')
+
+
+def test_an_activation_that_has_no_weights_yet_is_named_and_not_touched():
+    x = keras.Input((6, 6, 2))
+    model = keras.Model(x, layers.Conv2D(4, 3, activation=layers.PReLU(shared_axes=[1, 2]), name='it')(x))
+    with pytest.raises(ValueError, match='the activation of layer it has no weights yet. Call the model once'):
+        cut(model)
+    model(np.ones((1, 6, 6, 2), np.float32))
+    assert_same(cut(model), model, np.random.default_rng(0))
 
 
 def test_frozen_parts_stay_frozen():
@@ -543,15 +634,9 @@ def untold():
     return through(Untold(8))
 
 
-def made_by_position():
-    class Positional(layers.Layer):
-        def __init__(self, factor):
-            super().__init__()
-            self.factor = factor
-
-        def call(self, x):
-            return self.factor * x
-    return through(Positional(2.0))
+def inside_another():
+    x = keras.Input((2, 4))
+    return keras.Model(x, layers.TimeDistributed(layers.Dense(8, lambda x: x / 2))(x))
 
 
 def asking():
@@ -564,7 +649,7 @@ def asking():
 
 @pytest.mark.parametrize('make, said', [
     (untold, 'layer untold.*has other weights.*get_config'),
-    (made_by_position, 'layer positional.* cannot be made again from its configuration'),
+    (inside_another, 'layer time_distributed.* cannot be made again from its configuration'),
     (asking, 'the model cannot take zeros')])
 def test_a_layer_that_cannot_be_made_again_is_named(make, said):
     with pytest.raises(ValueError, match=said):
