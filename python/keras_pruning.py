@@ -210,43 +210,50 @@ def _plain(model):
     return plain if type(model).call in (keras.Sequential.call, type(plain).call) else None
 
 
-def _clone(operation, **changes):
-    """The same operation with these changes of its configuration, without regularizers and constraints."""
+def _ways(operation, changes):
+    """Yields functions that make an operation again, with these changes of its configuration, the best one first.
+
+    Without regularizers and constraints. A configuration may have names of functions that are found by none, so these
+    are handed on themselves; and a class need not take what a configuration has.
+    """
     def bare(config):
         if isinstance(config, dict):
             return {key: None if str(key).endswith(('_regularizer', '_constraint')) else bare(value)
                     for key, value in config.items()}
         return [bare(value) for value in config] if isinstance(config, list) else config
 
+    kind, config = type(operation), {**bare(operation.get_config()), **changes}
+    named = [name for name, value in config.items() if isinstance(value, (str, dict)) and name not in changes]
+    functions = {name: own for name in named if callable(own := getattr(operation, name, None))
+                 and not isinstance(own, keras.Layer)}
+    usual = {name: own for name, own in functions.items() if name.endswith(('activation', 'initializer'))}
+    for own in (usual, {}, functions):
+        yield lambda own=own: kind.from_config({**config, **own})
+    yield lambda: kind(**config)
+    if getattr(operation, 'dtype_policy', None) == keras.config.dtype_policy():
+        yield lambda: kind(**{name: config[name] for name in config.keys() - {'trainable', 'dtype', 'name'}})
+
+
+def _clone(operation, **changes):
+    """The same operation, with these changes of its configuration; ValueError if it cannot be made."""
     if plain := _plain(operation):
         return keras.models.clone_model(plain, clone_function=_clone)
     if isinstance(operation, layers.Lambda):  # whose configuration has bytecode, without what that refers to
         return type(operation)(operation.function, operation._output_shape, operation.mask, operation.arguments,
                                **layers.Layer.get_config(operation))
-    kind, errors = type(operation), []
+    first = None
     try:
-        config = {**bare(operation.get_config()), **changes}
-        named = [name for name, value in config.items() if isinstance(value, (str, dict)) and name not in changes]
-        functions = {name: own for name in named if callable(own := getattr(operation, name, None))
-                     and not isinstance(own, keras.Layer)}  # themselves, for not every one can be found by its name
-        usual = {name: own for name, own in functions.items() if name.endswith(('activation', 'initializer'))}
-        policy = getattr(operation, 'dtype_policy', None)
-        flags = {'name', 'trainable', 'dtype'} if policy == keras.config.dtype_policy() else ()
-        tries = ((kind.from_config, {**config, **usual}), (kind.from_config, config),
-                 (kind.from_config, {**config, **functions}), (lambda config: kind(**config), config),
-                 (lambda config: kind(**{name: config[name] for name in config if name not in flags}), config))
-    except Exception as error:
-        tries = []
-        errors.append(error)
-    for make, of in tries:
-        try:
-            new = make({**of})
-        except Exception as error:
-            errors.append(error)
-        else:
-            new.name = config.get('name', operation.name)  # which not every class hands on
-            return new
-    raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {errors[0]}') from errors[0]
+        for make in _ways(operation, changes):
+            try:
+                new = make()
+            except Exception as error:
+                first = first or error
+            else:
+                new.name = changes.get('name', operation.name)  # which not every class hands on
+                return new
+    except Exception as error:  # get_config's
+        first = error
+    raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {first}') from first
 
 
 def _leaves(layer):
