@@ -15,6 +15,7 @@ import tensorflow as tf
 from ai_edge_litert import interpreter
 from keras import layers, ops
 
+import figure
 import keras_applications
 import keras_pruning
 import main
@@ -694,6 +695,26 @@ def test_a_network_of_each_family(name, float64):
     assert wanted.dtype == np.float64 and np.ptp(wanted) > 0
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12 * max(1, np.abs(wanted).max()))
     keras.utils.clear_session()
+
+
+def test_the_table_is_written_and_nothing_in_place_of_somebody_elses(monkeypatch, tmp_path, capsys):
+    row = {name: 1 for name in ('network', 'parameters', 'macs', 'milliseconds', 'parameters_cut', 'macs_cut',
+                                'milliseconds_cut', 'seconds', 'difference')}
+    monkeypatch.setattr(keras_applications, 'measure', lambda name: {**row, 'network': name})
+    (tmp_path / 'mine.csv').write_text('mine')
+    cut_short = 'network,parameters,parameters_cut,macs,macs_cut\nA,1\n'
+    (tmp_path / 'cut.csv').write_text(cut_short)
+    for name, words in (('mine.csv', 'is no CSV of keras_applications'), ('cut.csv', 'the row of A is cut'),
+                        ('mine', 'must be the name of a .csv file')):
+        monkeypatch.setattr(sys, 'argv', ['keras_pruning.py', '--applications', f'--csv={tmp_path / name}'])
+        with pytest.raises(SystemExit, match=f'^error: .*{words}'):
+            keras_applications.main()
+    assert (tmp_path / 'mine.csv').read_text() == 'mine' and (tmp_path / 'cut.csv').read_text() == cut_short
+    monkeypatch.setattr(sys, 'argv', ['keras_pruning.py', '--applications', f'--csv={tmp_path}/new/it.csv'])
+    for _ in range(2):  # its own is replaced
+        keras_applications.main()
+        table = figure.application_table(tmp_path / 'new' / 'it.csv')
+        assert [line[0] for line in table[1:]] == keras_applications.APPLICATIONS
 
 
 def test_the_multiply_accumulates_are_those_of_the_layers():
