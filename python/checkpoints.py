@@ -195,7 +195,7 @@ class Run:
         made = [name for name in ('results.json', 'evaluations.csv', 'train', 'test', 'checkpoints/checkpoint')
                 if (self.folder / name).exists()]
         folder = self.folder / 'checkpoints'
-        if not list(folder.glob('step-*')) and (made or folder.is_dir() and not os.listdir(folder)):
+        if not _files(self.folder) and (made or folder.is_dir() and not os.listdir(folder)):
             raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
                            f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
         return False
@@ -284,6 +284,6 @@ class Run:
         except (tf.errors.OpError, OSError) as error:
             with contextlib.suppress(OSError):  # an empty folder would tell of checkpoints that are gone
                 (self.folder / 'checkpoints').rmdir()
-            before = 'The one before it is intact: make room' if step else 'Make room'
+            before = 'The one before it is intact: make' if step else 'Make'
             raise RunError(f'the checkpoint of step {step} in {self.folder} cannot be written ({first_line(error)}). '
-                           f'{before}, or let it be written to, and the same command continues.') from error
+                           f'{before} room, or the folder writable, and the same command continues.') from error

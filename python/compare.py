@@ -152,7 +152,7 @@ def print_commands(jobs, again):
 
 
 def collect(remaining, path):
-    """Takes what is finished into the CSV; returns (how many, how many are left, what lies in folders but is other)."""
+    """Takes what is finished into the CSV; returns (how many, how many are left, why others were not)."""
     taken = 0
     while True:  # a row may bring baselines
         jobs, again, _ = remaining()

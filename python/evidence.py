@@ -176,7 +176,7 @@ def sign_flip(values):
     It is the share of all choices of signs whose sum is as far from 0 as that of the values, or farther.
     """
     def sums(some):
-        return functools.reduce(lambda sums, value: np.concatenate([sums - value, sums + value]), some, np.zeros(1))
+        return functools.reduce(lambda found, value: np.concatenate([found - value, found + value]), some, np.zeros(1))
 
     least, half = abs(sum(values)) - 1e-12, len(values) // 2  # less a bit, for the sums are rounded
     some, others = sums(values[:half]), np.sort(sums(values[half:]))  # any two, one of each, make one of the 2^n sums

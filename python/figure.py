@@ -27,7 +27,7 @@ CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per c
     ('GSS - SSL at 80%, points lost', 'gss', 'ssl', 80, operator.sub, 0),
     ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub, 0),
     ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub, 0),
-    ('SSL / GSS at 90%, points lost', 'ssl', 'gss', 90, operator.truediv, 1))
+    ('points lost at 90%, SSL / GSS', 'ssl', 'gss', 90, operator.truediv, 1))
 VERDICTS = {  # by whether the interval, mean ± half, holds the paper's value, and that of equal ones
     (True, True): 'undecided, ± {:.2f}', (True, False): 'reproduced', (False, True): 'not reproduced'}
 UNREACHED = 'not by all'  # seeds
@@ -336,7 +336,7 @@ def draw_alive(rows, variance, path):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(description='Prints the table of the CSV that keras_applications.py writes.')
     parser.add_argument('csv', help='a CSV of keras_applications.py, such as _img/keras_applications.csv')
     with program.one_line_errors():
         print(rst(application_table(parser.parse_args().csv)))

@@ -33,7 +33,7 @@ def of_run(folder):
     """The thresholded filters of conv1 of a run: dict from step, 0 and the newest checkpoint's, to [N, height, width].
 
     Args:
-      folder: pathlib.Path of the run; program.RunError if there is none, or its images have colours.
+      folder: pathlib.Path of the run; program.RunError if there is none, it is a retraining, or has learned colours.
     """
     facts, settings = load_run.load_facts(folder)
     if 'start' in facts:

@@ -76,7 +76,7 @@ class Job:
             return row, differs and f'of another grid: {differs}'
         except (FileNotFoundError, NotADirectoryError):
             return None, None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # of any file
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             return None, f'its results.json cannot be used ({type(error).__name__}: {error})'
 
     def differs(self, content):

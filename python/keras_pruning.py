@@ -65,7 +65,7 @@ class GuidedSparsity(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package='attention_guided_sparsity')
 class ConstantMap(layers.Layer):
-    """activation(x + map), with an array of the shape of one sample: what removed channels sent, where it differs."""
+    """activation(x + map), the map of the shape of a sample: what removed channels sent, where places differ in it."""
 
     def __init__(self, activation=None, **options):
         super().__init__(**options)
@@ -138,7 +138,7 @@ class _Call:
         options += [value for name, value in node.arguments.kwargs.items() if name != 'training' or value]
 
         def of(name, default=None):
-            return getattr(operation, name, default) if kind in KERNELS + PASSES else default  # a stranger's: anything
+            return getattr(operation, name, default) if kind in KERNELS + PASSES else default  # others name anything so
 
         ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
         self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
@@ -213,8 +213,8 @@ def _plain(model):
 def _ways(operation, changes):
     """Yields functions that make an operation again, with these changes of its configuration, the best one first.
 
-    Without regularizers and constraints. A configuration may have names of functions that are found by none, so these
-    are handed on themselves; and a class need not take what a configuration has.
+    Without regularizers and constraints. A configuration may name functions that nothing can look up, so these are
+    handed on themselves; and a class need not take all that its configuration has.
     """
     def bare(config):
         if isinstance(config, dict):
@@ -238,9 +238,9 @@ def _clone(operation, **changes):
     """The same operation, with these changes of its configuration; ValueError if it cannot be made."""
     if plain := _plain(operation):
         return keras.models.clone_model(plain, clone_function=_clone)
-    if isinstance(operation, layers.Lambda):  # whose configuration has bytecode, without what that refers to
-        return type(operation)(operation.function, operation._output_shape, operation.mask, operation.arguments,
-                               **layers.Layer.get_config(operation))
+    if type(operation) is layers.Lambda:  # whose configuration has bytecode, without what that refers to
+        return layers.Lambda(operation.function, operation._output_shape, operation.mask, operation.arguments,
+                             name=operation.name, dtype=operation.dtype_policy)
     first = None
     try:
         for make in _ways(operation, changes):
@@ -280,7 +280,7 @@ def _fill(layer, original, weights):
                          'Give its class a get_config that tells all.')
     for variable, (_, value) in zip(variables, weights, strict=True):
         variable.assign(value)
-    pairs = [(layer, original)]
+    pairs = [(layer, original)] if _plain(original) else []  # a nested model may be frozen itself
     for leaf, its in zip(_leaves(layer), _leaves(original), strict=True):
         pairs += zip(leaf._flatten_layers(), its._flatten_layers(), strict=False)
     for new, old in pairs:
@@ -300,6 +300,8 @@ def _copy_vocabulary(new, old):
             new.load_own_variables(store)
             old.save_assets(folder)
             new.load_assets(folder)
+        if list(new.get_vocabulary()) != list(old.get_vocabulary()):  # of words with line breaks, say
+            raise ValueError('it comes back as another')
     except Exception as error:
         raise ValueError(f'layer {old.name}: its vocabulary cannot be saved and loaded: {error}') from error
 
@@ -348,7 +350,7 @@ def _functional(model):
     if not plain:
         raise ValueError(f'{model} has no graph of layers. Give a Sequential model that is built, or a functional one: '
                          'keras.Model(inputs, outputs), where outputs is what your layers make of a keras.Input.')
-    for layer in plain.layers:
+    for layer in _leaves(plain):
         kinds = {variable.dtype for variable in layer.weights} - {'float32', 'float64', 'int32', 'int64'}
         if kinds or getattr(layer, 'quantization_mode', None):
             raise ValueError(f'layer {layer.name} is quantized or has weights of another type ({sorted(kinds)}) than '
@@ -382,6 +384,7 @@ def _on_zeros(model, weights, calls):
     thresholded = [(variable, value) for layer in model.layers
                    for variable, (_, value) in zip(_variables(layer), weights[layer.name], strict=True)]
     free, error = any(None in tensor.shape[1:] for tensor in model.inputs), 'an empty tensor'
+    # With factors of 2, 3, 5 and 7, for poolings and reshapes that must come out even.
     for size in [of * 2**i for of in (1, 3, 15, 105) for i in range(10) if of * 2**i <= 512] if free else [1]:
         zeros = [ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)],
                            tensor.dtype) for tensor in model.inputs]
@@ -439,7 +442,7 @@ def _marks(model, channels, calls, sent):
 def _sent_by_removed(call, weights, sent, kept, used, depends, needed):
     """What the removed inputs of a kernel add to its remaining outputs, [..., outs], of one sample; or None.
 
-    And the same of the magnitudes, by which its rounding can be told.
+    Two arrays: the second is the same with the magnitudes of all numbers, by which rounding can be told.
     """
     constants = np.where(used[call.ins] | depends[call.ins], 0, sent[id(call.inputs[0])])
     if not constants.any():
@@ -497,14 +500,16 @@ def cut(model, threshold=1e-3):
 
     Returns:
       A functional keras.Model with the names of layers and outputs, without regularizers and constraints, not compiled.
-      (Saved, it needs this file only if it has a ConstantMap.)
+      (Saved, it needs this file only if it has a ConstantMap: NAME_map behind the layer NAME. At an output that is
+      NAME, and the layer NAME_linear.)
 
     Warns:
       UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
 
     Raises:
-      ValueError: the model has no graph of layers, is quantized or half precise, or cannot take zeros; a layer's
-        get_config does not tell all of it; or the threshold is no number of at least 0.
+      ValueError: the model has no graph of layers, is quantized or half precise, or cannot take zeros; a layer cannot
+        be made again from its get_config, its vocabulary not be saved, or its activation has no weights yet; or the
+        threshold is no number of at least 0.
     """
     try:
         least = float(threshold)

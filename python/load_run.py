@@ -25,7 +25,7 @@ def load_facts(folder, flag='log_dir'):
         dataset = facts['identity']['dataset']
         facts['data'] = facts.get('data') or {'dataset': dataset, 'fake_data': dataset == 'fake'}
         os.fspath(facts['data'].get('data_dir') or '')  # TypeError if it is no path
-        main.Settings(seed=facts['data'].get('seed', 0))
+        main.Settings(seed=facts['data'].get('seed', 0))  # RunError if it is none
         if not facts['data']['fake_data'] and facts['data']['dataset'] not in input_data.DATASETS:
             raise ValueError(f'the data set {facts["data"]["dataset"]}')
         facts['identity']['train_sha256']

@@ -55,7 +55,7 @@ def norms(cell):
 
 def one_line(cell):
     """Text without a line break, which would end the row."""
-    if len(cell.splitlines()) > 1:
+    if '\n' in cell or '\r' in cell:
         raise ValueError
     return cell
 
@@ -95,7 +95,7 @@ def checked(row):
         try:
             found[name] = KINDS[name](row[name]) if row[name] or name not in MAY_BE_EMPTY else ''
         except (ValueError, OverflowError) as error:
-            raise ValueError(f'{name} cannot be {row[name] or "empty"}') from error
+            raise ValueError(f'{name} cannot be {row[name]!r}') from error
     return found
 
 
@@ -226,7 +226,7 @@ def append(path, row):
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, 'a+', newline='') as file:
+        with files.named(path), open(path, 'a+', newline='') as file:  # to close it writes, too
             fcntl.flock(file, fcntl.LOCK_EX)
             if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))):
                 continue  # replaced while this process waited: that lock holds nobody off any more
@@ -239,9 +239,7 @@ def append(path, row):
             cut = next((i for i, line in enumerate(lines) if line.cells and line.cells[:-1] == wanted[
                 :len(line.cells) - 1] and wanted[len(line.cells) - 1].startswith(line.cells[-1])), None)
             if columns != OLD_COLUMNS and cut is None:
-                with files.named(path):
-                    file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
-                    file.flush()
+                file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
                 return
             kept = [written([row]) if i == cut else
                     written([line.row]) if columns == OLD_COLUMNS and line.row else f'{line.text}\n'

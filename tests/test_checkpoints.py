@@ -315,6 +315,16 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew_in_silence(run_mai
     assert sorted((tmp_path / 'run').rglob('*')) == before
 
 
+def test_a_copy_of_a_checkpoint_is_none(run_main, short, tmp_path):
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / 'checkpoints').glob('step-*'):
+        path.rename(f'{path}.bak')
+    before = (tmp_path / 'evaluations.csv').read_bytes()
+    with pytest.raises(SystemExit, match='checkpoints are gone'):
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert (tmp_path / 'evaluations.csv').read_bytes() == before
+
+
 def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_path, monkeypatch):
     """By a kill in the middle of writing it, and by a full disk."""
     def fail(self, **_):

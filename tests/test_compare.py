@@ -378,7 +378,7 @@ def test_a_cell_that_no_run_has_written_is_named(run, in_turn, tmp_path, name, v
     (tmp_path / 'it.csv').write_text(before)
     for flag in ('--figure', '--collect'):
         with pytest.raises(SystemExit, match=f'^error: --csv=.*seed {found[1]["seed"]}, {name} cannot be '
-                                             f'{value or "empty"}[^\n]*$'):
+                                             f"'{value}'[^\n]*$"):
             run(tmp_path, flag)
     assert (tmp_path / 'it.csv').read_text() == before and len([*tmp_path.iterdir()]) == 1
 

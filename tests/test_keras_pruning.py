@@ -400,9 +400,11 @@ def test_the_name_of_a_layer_that_does_not_hand_it_on():
     assert cut(half_dead(through(Nameless(name='it')))).get_layer('it')
 
 
-def test_an_activation_that_has_no_weights_yet_is_named_and_not_touched():
+@pytest.mark.parametrize('nested', [False, True])
+def test_an_activation_that_has_no_weights_yet_is_named_and_not_touched(nested):
     x = keras.Input((6, 6, 2))
-    model = keras.Model(x, layers.Conv2D(4, 3, activation=layers.PReLU(shared_axes=[1, 2]), name='it')(x))
+    layer = layers.Conv2D(4, 3, activation=layers.PReLU(shared_axes=[1, 2]), name='it')
+    model = keras.Model(x, (keras.Sequential([layer]) if nested else layer)(x))
     with pytest.raises(ValueError, match='the activation of layer it has no weights yet. Call the model once'):
         cut(model)
     model(np.ones((1, 6, 6, 2), np.float32))

@@ -209,7 +209,8 @@ def test_a_picture_that_does_not_fit_leaves_the_one_before(tmp_path, monkeypatch
     assert (tmp_path / 'it.png').read_bytes() == before and len([*tmp_path.iterdir()]) == 1
 
 
-def test_a_picture_too_large_to_open_is_somebody_elses(tmp_path):
-    Image.new('1', (20000, 20000)).save(tmp_path / 'it.png')
+def test_a_picture_too_large_to_open_is_somebody_elses(tmp_path, monkeypatch):
+    Image.new('1', (9, 9)).save(tmp_path / 'it.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
     with pytest.raises(program.RunError, match='no picture of this program'):
         pictures.check(tmp_path / 'it.png')

@@ -1,13 +1,13 @@
 """The CSV of compare.py through other programs' hands: spreadsheets, merges, full disks."""
 
-import errno
+import resource
 
 import pytest
 
 import compare
 from conftest import ROOT
 from program import RunError
-from rows import COLUMNS, LATER, OLD_COLUMNS, append, read, written
+from rows import COLUMNS, LATER, OLD_COLUMNS, append, checked, read, written
 
 SHIPPED = ROOT / '_img' / 'comparison.csv'
 
@@ -54,7 +54,7 @@ def test_numbers_count_and_not_their_spellings(tmp_path, name):
 def test_what_is_no_number_is_refused_by_name(path, four, name, value):
     path.write_text(written([four[0], {**four[1], name: value}], header=True))
     with pytest.raises(RunError, match=f'in the row of {four[1]["method"]}, seed .*, {name} cannot be '
-                                       f'{value or "empty"}\\. Mend'):
+                                       f"'{value}'\\. Mend"):
         read(path)
 
 
@@ -72,14 +72,20 @@ def test_a_file_from_excel_and_one_without_a_head(path, four):
         assert path.read_text() == content
 
 
-def test_a_full_disk_is_named(path, four, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, 'No space left on device')
+def test_a_full_disk_is_named(path, four):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+    try:
+        with pytest.raises(OSError, match='it.csv'):
+            append(path, {**four[0], 'seed': '99'})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    new = {**four[0], 'seed': '99'}
-    monkeypatch.setattr('rows.written', full)
-    with pytest.raises(OSError, match='No space left.*it.csv'):
-        append(path, new)
+
+@pytest.mark.parametrize('text', ['a\n', 'a\rb'])
+def test_a_line_break_in_a_cell_is_refused(four, text):
+    with pytest.raises(ValueError, match='versions cannot be'):
+        checked({**four[0], 'versions': text})
 
 
 def test_the_same_row_twice_counts_once_whatever_the_machine(path, four):
