@@ -209,7 +209,7 @@ def grid(**columns):
 
 
 def planned():
-    """The rows of those of the plan's seeds that have SSL and GSS at the three strengths that enclose 80%."""
+    """The rows of those of the plan's seeds that have SSL and GSS at the three strengths that come first."""
     rows, wanted = measured(widths='20-50-500-256', steps=10000), itertools.product(
         ('ssl', 'gss'), ('0.004', '0.008', '0.015'))
     seeds = [{row['seed'] for row in matching(rows, method=method, group_lasso=lasso, retrain_steps=0)}
