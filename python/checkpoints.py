@@ -114,7 +114,7 @@ class Run:
     They are SIGINT, SIGTERM and SIGHUP, of a closed terminal, unless they are ignored, as by nohup.
 
     Attributes:
-      folder: pathlib.Path, absolute.
+      folder: pathlib.Path, absolute. flag: str, the one that names it.
       settings: main.Settings.
       facts: dict, the content of settings.json.
       undo: contextlib.ExitStack of what is to be done when the context is left.
@@ -195,7 +195,8 @@ class Run:
         made = [name for name in ('results.json', 'evaluations.csv', 'train', 'test', 'checkpoints/checkpoint')
                 if (self.folder / name).exists()]
         folder = self.folder / 'checkpoints'
-        if not _files(self.folder) and (made or folder.is_dir() and not os.listdir(folder)):
+        emptied = self.facts['starts'] and folder.is_dir() and not os.listdir(folder)  # without a start: of a kill
+        if not _files(self.folder) and (made or emptied):
             raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
                            f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')
         return False
@@ -213,7 +214,8 @@ class Run:
 
         Raises:
           RunError: there are checkpoints, and none can be read; there is none, and the run may not begin; a new one
-            cannot be written; TensorFlow's list of them is somebody else's; or the run has gone beyond max_steps.
+            cannot be written; the list that TensorFlow keeps of them is somebody else's; or the run has gone beyond
+            max_steps.
         """
         step = self._read(tf.train.Checkpoint(**objects), may_begin)
         # What a start has trained from this step on is void.

@@ -57,10 +57,10 @@ class Evaluations:
       step: int, of the last row, or None. seconds: float, of that row.
     """
 
-    def __init__(self, path, step, end):
-        """Takes out what a run that goes on at `step` makes again, or never made: a finished one keeps its last row."""
+    def __init__(self, path, step):
+        """Takes out what a run that goes on at `step` makes again, or never made."""
         self.path, rows = path, read(path) if path.exists() else []
-        kept = [row for row in rows if int(row['step']) < step or int(row['step']) == step == end]
+        kept = [row for row in rows if int(row['step']) <= step]
         self.columns, self.step, self.seconds = (
             (list(kept[-1]), int(kept[-1]['step']), float(kept[-1].get('seconds') or 0)) if kept else (None, None, 0.0))
         if path.exists():

@@ -86,7 +86,7 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='te
     rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
     points = [(reached(row, measure, whole), points_lost(dense, row, part)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):
-        if min(before, after) <= level <= max(before, after):
+        if before <= level <= after or after <= level <= before:  # neither is NaN
             weight = (level - before) / (after - before) if after != before else 0
             return points_before + weight * (points_after - points_before)
     return None
@@ -99,11 +99,9 @@ def drops(rows, variance, measure, levels, retrain_steps=0):
       variance: float, lambda_v of GSS. The others are those of `drop`. A seed that does not reach a level is not there.
     """
     seeds = sorted({row['seed'] for row in rows}, key=int)
-    found = {method: {level: {seed: drop(rows, seed, method, of, measure, level, retrain_steps) for seed in seeds}
-                      for level in levels}
-             for method, of in series(variance).items()}
-    return {method: {level: {seed: points for seed, points in of.items() if points is not None}
-                     for level, of in by_level.items()} for method, by_level in found.items()}
+    return {method: {level: {seed: points for seed in seeds if (points := drop(
+        rows, seed, method, of, measure, level, retrain_steps)) is not None} for level in levels}
+            for method, of in series(variance).items()}
 
 
 def paired_differences(found, level):

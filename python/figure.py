@@ -1,16 +1,5 @@
-"""The paper's figure and the tables of the pages, out of the rows of compare.py.
+"""The paper's figure and the tables of the pages, out of the rows of compare.py."""
 
-As a command it prints the table of the CSV that keras_applications.py writes:
-
-    python figure.py _img/keras_applications.csv
-"""
-
-if __name__ == '__main__':
-    import surroundings
-    surroundings.prepare()
-
-import argparse
-import csv
 import itertools
 import math
 import operator
@@ -190,28 +179,6 @@ def run_table(rows, retrain_steps=0):
     return table
 
 
-def application_table(path):
-    """Lines of the table of a CSV of keras_applications.py: networks before and after they are cut.
-
-    Raises program.RunError if it is no such file.
-    """
-    table = [('network', 'parameters, millions', 'MACs, millions', 'milliseconds', 'seconds to cut', 'difference')]
-    try:
-        with open(path, newline='') as file:
-            for row in csv.DictReader(file):
-                if None in row.values():
-                    raise ValueError(f'the row of {row["network"]} is cut')
-                before_after = [' -> '.join(f'{int(row[name]) / 1e6:,.1f}' for name in (what, f'{what}_cut'))
-                                for what in ('parameters', 'macs')]
-                table.append((row['network'], *before_after, f'{row["milliseconds"]} -> {row["milliseconds_cut"]}',
-                              row['seconds'], row['difference']))
-        if len(table) == 1:
-            raise ValueError('it has no rows')
-        return table
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
-
-
 def show(rows, variances, levels, every=()):
     """Prints the tables of the pages, those that have a line.
 
@@ -333,10 +300,3 @@ def draw_alive(rows, variance, path):
     ssl, gss = (f'{statistics.mean(of[at]):.1f}' for of in alive[layer].values())
     pictures.draw_alive(f'{layer}: at lambda_g = {at:g} SSL keeps {ssl} groups in the mean, GSS {gss}',
                         alive[layer], path)
-
-
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description='Prints the table of the CSV that keras_applications.py writes.')
-    parser.add_argument('csv', help='a CSV of keras_applications.py, such as _img/keras_applications.csv')
-    with program.one_line_errors():
-        print(rst(application_table(parser.parse_args().csv)))

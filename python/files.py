@@ -40,14 +40,19 @@ def file_of(name, flag, suffix):
     return path
 
 
-def lock(path, how=os.O_RDONLY, kind=fcntl.LOCK_EX, seconds=0.0):
+def lock(path, kind=fcntl.LOCK_EX, flags=0, seconds=0.0):
     """The descriptor of a file or folder on which this process now has a lock, which dies with it.
+
+    Args:
+      path: pathlib.Path. kind: fcntl.LOCK_EX, or LOCK_SH to look. flags: more of os.open's.
 
     Raises:
       BlockingIOError: another process has had one for so many seconds.
       OSError: there is no such file.
     """
-    number, end = os.open(path, how, 0o666), time.monotonic() + seconds
+    # NFS gives an exclusive lock to those alone who may write.
+    mode = os.O_RDWR if kind == fcntl.LOCK_EX and not path.is_dir() else os.O_RDONLY
+    number, end = os.open(path, mode | flags, 0o666), time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(number, kind | fcntl.LOCK_NB)
@@ -66,7 +71,7 @@ def hold(folder, seconds=2.0):
     earlier versions do. Both are tried for some seconds, since `is_held` looks by a lock. Raises BlockingIOError if
     another process has one.
     """
-    first = lock(folder / '.lock', os.O_RDWR | os.O_CREAT, seconds=seconds)
+    first = lock(folder / '.lock', flags=os.O_CREAT, seconds=seconds)
     try:
         return [first, lock(folder, seconds=seconds)]
     except BaseException:

@@ -71,7 +71,7 @@ def read(path):
         raise program.RunError(f'{path} does not hold the filters of a run ({error}). Move it away.') from error
 
 
-@pictures.plainly
+@pictures.plainly()
 def draw(filters, path):
     """Draws what `of_run` gives as a PNG file: a line of filters a step, each on its scale, the dead as crosses."""
     high = 0.42 + 0.55 * len(filters)
@@ -79,7 +79,7 @@ def draw(filters, path):
     for line, (step, of_step) in enumerate(filters.items()):
         bottom, side = (0.06 + 0.55 * (len(filters) - 1 - line)) / high, 7.4 / len(of_step)
         figure.text(0.012, bottom + 0.2 / high, f'step {step:,}', fontsize=9.5, va='center')
-        most = np.quantile(np.abs(of_step), 0.97)
+        most = np.quantile(np.abs(of_step[of_step != 0]), 0.97) if of_step.any() else 0
         for i, weights in enumerate(of_step):
             size = min(0.9 * side, 0.5)
             axes = figure.add_axes([(1 + i * side) / 8.5, bottom, size / 8.5, size / high])

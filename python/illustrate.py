@@ -222,7 +222,7 @@ def draw_frame(runs, moment, last):
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
 
 
-@pictures.plainly
+@pictures.plainly()
 def draw_animation(runs, path, seconds=8.5, still=5.0):
     """Writes the GIF: every moment of the runs in `seconds`, then the last one for `still`, with what came of it."""
     frames = [draw_frame(runs, moment, last=False) for moment in range(len(runs[0]))]
@@ -233,13 +233,14 @@ def draw_animation(runs, path, seconds=8.5, still=5.0):
     colours.putpalette([level for _, colour in sorted(frames[-1].getcolors(4096), reverse=True)[:256]
                         for level in colour])
     frames = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
+    shown = pictures.fingerprint([[row['step'], row['norms'].tolist()] for run in runs for row in run])
     durations = [*[round(1000 * seconds / len(runs[0]), -1)] * len(runs[0]), round(1000 * still)]
     with files.named(path), files.part_of(path) as part:
         frames[0].save(part, 'GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0,
-                       comment=pictures.MARK)
+                       comment=f'{pictures.MARK} {shown}')
 
 
-@pictures.plainly
+@pictures.plainly()
 def draw_idea(path):
     """Draws the idea as a PNG file, on made-up weights: a layer, its groups, how their norms lie, and the pulls.
 

@@ -1,11 +1,8 @@
-"""Data sets of small labelled images, read the way TensorFlow's tutorials once did.
+"""Data sets of small labelled images: `read_data_sets`, and `batch`, their batches as functions of seed and step.
 
-TensorFlow dropped `tensorflow.examples.tutorials.mnist.input_data`; this module takes its place, so that
-
-    mnist = input_data.read_data_sets(FLAGS.data_dir, fake_data=FLAGS.fake_data)
-
-reads as it always did. MNIST, Fashion-MNIST and CIFAR-10 are downloaded when they are absent and checked against
-their SHA-256. Nothing that is on the disk already is ever replaced or deleted, and archives are read as they lie.
+They take the place of `tensorflow.examples.tutorials.mnist.input_data`, which the authors' program read and TensorFlow
+dropped. MNIST, Fashion-MNIST and CIFAR-10 are downloaded when they are absent and checked against their SHA-256.
+Nothing that is on the disk already is ever replaced or deleted, and archives are read as they lie.
 """
 
 import collections

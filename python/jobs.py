@@ -12,7 +12,7 @@ import checkpoints
 import files
 import main
 import retrain
-from rows import KEY, LATER, alive, key, method, row_of, text
+from rows import KEY, PLAIN, alive, key, method, row_of, text
 
 
 def grid(seeds, lassos, variances, levels):
@@ -35,7 +35,8 @@ class Job:
     """One run of main.py: its command, its folder, and its row in the CSV.
 
     Attributes:
-      key: as in `key`. name: str, of its folder. folder: pathlib.Path. command: list of str.
+      key: as in `key`. name: str, of its folder. folder: pathlib.Path. command, data: lists of str, the
+        latter its --data_dir, if it has one.
       settings: main.Settings that its results.json is to have.
       first: the Job whose net it starts from, or None.
     """
@@ -47,7 +48,7 @@ class Job:
         Args:
           run: dict from `grid`. shared: dict of the rest of rows.FIRST. runs_dir, data_dir: absolute Paths, or None.
         """
-        self.key = key({**LATER, **{name: text(value) for name, value in {**run, **shared}.items()}})
+        self.key = key({**PLAIN, **{name: text(value) for name, value in {**run, **shared}.items()}})
         used = [f'{word}-{run[name]:g}' for word, name in (
             ('lasso', 'group_lasso'), ('variance', 'group_variance'), ('share', 'random_sparsity')) if run[name]]
         common = '{dataset}-{widths}-steps-{steps}-rate-{learning_rate:g}-{final_learning_rate:g}'.format(**shared)

@@ -1,6 +1,7 @@
-"""The smallest network of each family of keras.applications, cut: keras_pruning.py --applications writes the table."""
+"""The smallest network of each family of keras.applications, cut: what keras_pruning.py --applications does."""
 
 import argparse
+import csv
 import math
 import time
 import warnings
@@ -9,7 +10,6 @@ import keras
 import numpy as np
 
 import evaluations
-import figure
 import files
 import keras_pruning
 import program
@@ -63,6 +63,28 @@ def measure(name, batch_size=1, rounds=5):
             'seconds': f'{seconds:.1f}', 'difference': f'{difference:.1e}'}
 
 
+def application_table(path):
+    """Lines of the table of a CSV of keras_applications.py: networks before and after they are cut.
+
+    Raises program.RunError if it is no such file.
+    """
+    table = [('network', 'parameters, millions', 'MACs, millions', 'milliseconds', 'seconds to cut', 'difference')]
+    try:
+        with open(path, newline='') as file:
+            for row in csv.DictReader(file):
+                if None in row.values():
+                    raise ValueError(f'the row of {row["network"]} is cut')
+                before_after = [' -> '.join(f'{int(row[name]) / 1e6:,.1f}' for name in (what, f'{what}_cut'))
+                                for what in ('parameters', 'macs')]
+                table.append((row['network'], *before_after, f'{row["milliseconds"]} -> {row["milliseconds_cut"]}',
+                              row['seconds'], row['difference']))
+        if len(table) == 1:
+            raise ValueError('it has no rows')
+        return table
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise program.RunError(f'{path} is no CSV of keras_applications.py ({error}). Give another.') from error
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--applications', action='store_true', required=True,
@@ -72,12 +94,13 @@ def main():
     with program.one_line_errors():
         path = files.file_of(arguments.csv, 'csv', '.csv')
         if path.exists():
-            figure.application_table(path)  # somebody else's is not replaced
+            application_table(path)  # somebody else's is not replaced
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in APPLICATIONS:
             row = measure(name)
             rows.append(row.values())
-            files.replace(path, evaluations.lines([row, *rows]))  # those so far, should the next be interrupted
+            files.replace(path, evaluations.lines([row.keys(), *rows]))  # so far, should the next be interrupted
             print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
                             for key, value in row.items()), flush=True)
             keras.utils.clear_session()
+        print(evaluations.rst(application_table(path)))

@@ -223,6 +223,8 @@ def _ways(operation, changes):
         return [bare(value) for value in config] if isinstance(config, list) else config
 
     kind, config = type(operation), {**bare(operation.get_config()), **changes}
+    if kind is layers.ActivityRegularization:
+        config |= {'l1': 0.0, 'l2': 0.0}
     named = [name for name, value in config.items() if isinstance(value, (str, dict)) and name not in changes]
     functions = {name: own for name in named if callable(own := getattr(operation, name, None))
                  and not isinstance(own, keras.Layer)}

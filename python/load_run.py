@@ -11,6 +11,13 @@ import main
 import program
 
 
+def told(facts, **kinds):
+    """Raises KeyError or TypeError if facts do not have these names, of these types."""
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind):
+            raise TypeError(f'{name}: {facts[name]!r}')
+
+
 def load_facts(folder, flag='log_dir'):
     """The content of a run's settings.json, and the Settings of its net; program.RunError if there is no run.
 
@@ -28,11 +35,10 @@ def load_facts(folder, flag='log_dir'):
         main.Settings(seed=facts['data'].get('seed', 0))  # RunError if it is none
         if not facts['data']['fake_data'] and facts['data']['dataset'] not in input_data.DATASETS:
             raise ValueError(f'the data set {facts["data"]["dataset"]}')
-        facts['identity']['train_sha256']
+        told(facts['identity'], train_sha256=str)
         if 'start' in facts:  # of a retraining
-            start, of_first = facts['start'], facts['start']['settings']
-            start['folder'], start['hash'], start['groups'], start['identity'], int(start['step'])
-            of_first['widths'], of_first['sparsity_threshold'], int(of_first['max_steps'])
+            told(facts['start'], folder=str, hash=str, groups=str, identity=dict, step=int, settings=dict)
+            told(facts['start']['settings'], widths=list, sparsity_threshold=(int, float), max_steps=int)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise program.RunError(f'--{flag}={folder} holds no run of main.py, for it has no settings.json.') from error
     except OSError as error:

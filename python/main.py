@@ -20,6 +20,7 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()  # what must be settled before TensorFlow is imported; for importers `train` checks it
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -249,16 +250,16 @@ class LeNet(tf.Module):
         self.weights, self.biases, self.masks = {}, {}, {}
         self.net(tf.zeros([1, *image_shape]), training_status=False)  # each layer's first call creates its variables
 
-    def parameters(self, layer_name, w_shape, b_shape, training_status):
+    def parameters(self, layer_name, shape, training_status):
         """The layer's weights (masked; in evaluation thresholded) and biases; the first call creates them."""
         if layer_name not in self.weights:
             # Truncated normal of standard deviation 0.1; biases 0.1: the authors' program.
-            initial = 0.1 * tf.random.stateless_truncated_normal(w_shape, op_seed(self.seed, f'{layer_name}/weights'))
+            initial = 0.1 * tf.random.stateless_truncated_normal(shape, op_seed(self.seed, f'{layer_name}/weights'))
             if self.random_sparsity and layer_name in REGULARISED:
-                self.masks[layer_name] = self.random_mask(layer_name, w_shape)
+                self.masks[layer_name] = self.random_mask(layer_name, shape)
                 initial *= self.masks[layer_name]  # stored as zeros, for the penalties and the sparsity
             self.weights[layer_name] = tf.Variable(initial, name='weights')
-            self.biases[layer_name] = tf.Variable(tf.fill(b_shape, 0.1), name='biases')
+            self.biases[layer_name] = tf.Variable(tf.fill(shape[-1:], 0.1), name='biases')
         weights = self.weights[layer_name]
         if layer_name in self.masks:
             weights = weights * self.masks[layer_name]  # so that no gradient reaches a connection that is off
@@ -275,18 +276,17 @@ class LeNet(tf.Module):
         self.masks = {name: tf.Variable(tf.cast(weight != 0, tf.float32), trainable=False)
                       for name, weight in self.weights.items()}
 
-    def nn_layer(self, input_tensor, input_dim, output_dim, layer_name, training_status=True, act=tf.nn.relu):
-        """Dense layer: float32 [N, input_dim] to [N, output_dim]."""
+    def nn_layer(self, x, outputs, layer_name, training_status, act=tf.nn.relu):
+        """Dense layer: float32 [N, inputs] to [N, outputs]."""
         with tf.name_scope(layer_name):
-            weights, biases = self.parameters(layer_name, [input_dim, output_dim], [output_dim], training_status)
-            return act(tf.matmul(input_tensor, weights) + biases)
+            weights, biases = self.parameters(layer_name, [x.shape[-1], outputs], training_status)
+            return act(tf.matmul(x, weights) + biases)
 
-    def nn_conv_layer(self, input_tensor, w_shape, b_shape, layer_name, padding='SAME', training_status=True,
-                      act=tf.nn.relu):
-        """Convolution with stride 1: float32 [N, height, width, w_shape[2]] to [N, height, width, w_shape[3]]."""
+    def nn_conv_layer(self, x, outputs, layer_name, training_status, act=tf.nn.relu):
+        """Convolution, 5x5, SAME: float32 [N, height, width, channels] to [N, height, width, outputs]."""
         with tf.name_scope(layer_name):
-            weights, biases = self.parameters(layer_name, w_shape, b_shape, training_status)
-            return act(tf.nn.conv2d(input_tensor, weights, strides=1, padding=padding) + biases)
+            weights, biases = self.parameters(layer_name, [5, 5, x.shape[-1], outputs], training_status)
+            return act(tf.nn.conv2d(x, weights, strides=1, padding='SAME') + biases)
 
     def dropout(self, x, layer_name, training_status):
         """Dropout by a mask that is a pure function of seed, layer and step; none in evaluation."""
@@ -302,29 +302,27 @@ class LeNet(tf.Module):
         Takes images, float32 [N, height, width, channels] or flat; returns the logits, float32 [N, 10], and a dict from
         layer name to the layer's activations, before pooling and dropout.
         """
-        height, width, channels = self.image_shape
         conv1, conv2, fc1, fc2 = self.widths
         nn_layer, nn_conv_layer, dropout = (partial(layer, training_status=training_status) for layer in (
             self.nn_layer, self.nn_conv_layer, self.dropout))
 
         with tf.name_scope('reshape'):
-            x_image = tf.reshape(x, [-1, height, width, channels])                          # [N, 28, 28, 1]
+            x_image = tf.reshape(x, [-1, *self.image_shape])                                # [N, 28, 28, 1]
 
-        h_conv1 = nn_conv_layer(x_image, [5, 5, channels, conv1], [conv1], 'conv1')         # [N, 28, 28, 64]
+        h_conv1 = nn_conv_layer(x_image, conv1, 'conv1')                                    # [N, 28, 28, 64]
         with tf.name_scope('pool1'):
             h_pool1 = self.pool(h_conv1)                                                    # [N, 14, 14, 64]
 
-        h_conv2 = nn_conv_layer(h_pool1, [5, 5, conv1, conv2], [conv2], 'conv2')            # [N, 14, 14, 128]
+        h_conv2 = nn_conv_layer(h_pool1, conv2, 'conv2')                                    # [N, 14, 14, 128]
         with tf.name_scope('pool2'):
             h_pool2 = self.pool(h_conv2)                                                    # [N, 7, 7, 128]
-            features = math.prod(h_pool2.shape[1:])
-            h_flat = tf.reshape(h_pool2, [-1, features])                                    # [N, 6272]
+            h_flat = tf.reshape(h_pool2, [-1, math.prod(h_pool2.shape[1:])])                # [N, 6272]
 
-        h_fc1 = nn_layer(h_flat, features, fc1, 'fc1')                                      # [N, 512]
+        h_fc1 = nn_layer(h_flat, fc1, 'fc1')                                                # [N, 512]
         h_drop1 = dropout(h_fc1, 'fc1')
-        h_fc2 = nn_layer(h_drop1, fc1, fc2, 'fc2')                                          # [N, 256]
+        h_fc2 = nn_layer(h_drop1, fc2, 'fc2')                                               # [N, 256]
         h_drop2 = dropout(h_fc2, 'fc2')
-        logits = nn_layer(h_drop2, fc2, input_data.CLASSES, 'softmax', act=tf.identity)     # [N, 10]
+        logits = nn_layer(h_drop2, input_data.CLASSES, 'softmax', act=tf.identity)          # [N, 10]
         return logits, {'conv1': h_conv1, 'conv2': h_conv2, 'fc1': h_fc1, 'fc2': h_fc2, 'softmax': logits}
 
     def regularised(self):
@@ -450,9 +448,9 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
     """Trains the net, or continues to; evaluates on the way and at the end; writes all of it into the run's folder.
 
     Args:
-      data: input_data.DataSets.
+      data: input_data.DataSets. settings: Settings.
       log_dir: the run's folder; None: checkpoints.default_log_dir.
-      source: dict of the arguments of input_data.read_data_sets that gave `data`, for compress.py to find them again.
+      source: dict of the arguments of input_data.read_data_sets that gave `data`, by which the tools find them again.
       start: retrain.Start, weights and biases to start from, zeros held; None: fresh ones.
       visits, visit: steps, and a function of step and LeNet that is called after each of them.
       compiled: whether XLA compiles the steps, see loops.py.
@@ -476,7 +474,7 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
         steps_per_call = least = loops.trip_count(settings) if compiled else 1
         if step < settings.max_steps:
             train_steps(0)  # the first call optimises the graph; no timing includes that
-        show = run.undo.enter_context(report.Report(run, data, lenet, step))
+        show = run.undo.enter_context(contextlib.closing(report.Report(run, data, lenet, step)))
         while True:
             if step % settings.eval_interval == 0:
                 show.evaluation(step, train=lenet.measure(*train_batch(), training_status=True),
@@ -509,6 +507,8 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
         if not math.isfinite(figures['test']['cross_entropy']):
             raise program.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
         show.end(figures)
+        if run.signal:  # in the last evaluation
+            raise program.Interrupted(run.signal, step)
     return figures, lenet
 
 

@@ -12,8 +12,8 @@ if __name__ == '__main__':
     import surroundings
     surroundings.prepare()
 
+import contextlib
 import csv
-import functools
 import hashlib
 import json
 import os
@@ -45,23 +45,26 @@ def pyplot():
     return pyplot
 
 
-def plainly(draw):
-    """Has a function draw as matplotlib does by itself, whatever a matplotlibrc, as of the working directory, asks for.
-    """
-    @functools.wraps(draw)
-    def drawn(*arguments, **options):
-        with pyplot().style.context('default', after_reset=True):
-            return draw(*arguments, **options)
-    return drawn
+@contextlib.contextmanager
+def plainly():
+    """Decorates a function that draws: it does as matplotlib by itself, whatever a matplotlibrc asks for."""
+    with pyplot().style.context('default', after_reset=True):
+        yield
+
+
+def fingerprint(shown):
+    """SHA-256 of plain containers of numbers, to nine digits, for the last ones differ between machines."""
+    rounded = json.loads(json.dumps(shown), parse_float=lambda digits: f'{float(digits):.9g}')
+    return hashlib.sha256(json.dumps(rounded).encode()).hexdigest()
 
 
 def source(path):
-    """The fingerprint that `save` has left in a PNG file, or `MARK` of a GIF; None: of another program, or no picture.
-    """
+    """The fingerprint that this program has left in a PNG or GIF file; None: of another program, or no picture."""
     from PIL import Image
     try:
         with warnings.catch_warnings(action='ignore'), Image.open(path) as image:  # PIL warns of large ones
-            return image.info.get(MARK) or (MARK if image.info.get('comment') == MARK.encode() else None)
+            mark, _, of_gif = image.info.get('comment', b'').decode('latin-1').partition(' ')
+            return image.info.get(MARK) or (of_gif if mark == MARK else None)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -80,9 +83,8 @@ def save(figure, path, shown, dpi=120):
       dpi: int, pixels an inch of the figure; a page shows a picture 850 pixels wide.
     """
     check(path)
-    fingerprint = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
     with files.named(path), files.part_of(path) as part:
-        figure.savefig(part, format='png', dpi=dpi, facecolor='white', metadata={MARK: fingerprint})
+        figure.savefig(part, format='png', dpi=dpi, facecolor='white', metadata={MARK: fingerprint(shown)})
     pyplot().close(figure)
 
 
@@ -109,7 +111,7 @@ def write_curve(log_dir, path):
       path: pathlib.Path of the file; one that is no such CSV is not replaced.
 
     Raises:
-      program.RunError: there are no evaluations, or the file is somebody else's.
+      program.RunError: there are no evaluations, or of several thresholds, or the file is somebody else's.
     """
     if path.exists():
         read_curve(path)
@@ -118,6 +120,9 @@ def write_curve(log_dir, path):
     if not rows or not rows[0].keys() >= {*CURVES}:
         raise program.RunError(f'--log_dir={log_dir} holds no evaluations.csv of a run, or one without a row. Give '
                                'another.')
+    if len(thresholds := {row.get('threshold') for row in rows}) > 1:
+        raise program.RunError(f'{found} has rows of several thresholds ({", ".join(sorted(thresholds))}), and a curve '
+                               'is of one. Give another --log_dir.')
     files.replace(path, evaluations.lines([CURVES, *([row[name] for name in CURVES] for row in rows)]))
 
 
@@ -155,7 +160,7 @@ def level_table(rows, dense=()):
     return table
 
 
-@plainly
+@plainly()
 def draw_curve(rows, picture):
     """Accuracy above, the three sparsities below, against the step.
 
@@ -182,7 +187,7 @@ def draw_curve(rows, picture):
     save(figure, picture, rows)
 
 
-@plainly
+@plainly()
 def draw_comparison(title, panels, path):
     """Accuracy lost against sparsity, a panel a measure: every run a point, the means over the seeds as curves.
 
@@ -225,7 +230,7 @@ def draw_comparison(title, panels, path):
                                 for words, curves in panels.items()]])
 
 
-@plainly
+@plainly()
 def draw_alive(title, methods, path):
     """Groups alive in one layer against the strength of the group lasso: every run a point, the means as curves.
 

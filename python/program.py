@@ -149,6 +149,8 @@ def parse_flags(doc, groups, argv):
     if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
         print(doc, *map(flags.FLAGS.module_help, groups), sep='\n', flush=True)
         sys.exit()
+    if 'log_dir' in flags.FLAGS and 'log_dir' not in _defined:  # that of absl's logging, of which nothing takes notice
+        delattr(flags.FLAGS, 'log_dir')
     try:
         stray = flags.FLAGS(argv)[1:]
     except (flags.Error, UnicodeDecodeError) as error:  # the latter of a --flagfile

@@ -1,6 +1,8 @@
 """What a run shows: terminal, TensorBoard, evaluations.csv, results.json; and why it stopped at a step not finite."""
 
+import contextlib
 import dataclasses
+import json
 import pathlib
 import shlex
 import sys
@@ -85,7 +87,7 @@ class Report:
         Args:
           run: checkpoints.Run.
           data: input_data.DataSets.
-          lenet: the net, with weights, biases, and measure(images, labels, training_status).
+          lenet: the net, with weights, biases, and measure(images, labels, training_status, threshold).
           step: int, where the run starts or continues.
         """
         from tqdm import tqdm
@@ -107,14 +109,14 @@ class Report:
         if step and not path.exists():
             print(f'warning: {path} is not there, as in a run that an earlier version has begun: it will not have the '
                   f'evaluations before step {step:,}.', file=sys.stderr)
-        self.evaluations = evaluations.Evaluations(path, step, self.settings.max_steps)
+        self.evaluations = evaluations.Evaluations(path, step)
         # Traced here once for any number of images, so that no timing includes that.
         specs = [tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in data.train]
         more = {'train': {'training_status': True}, 'test': {'training_status': False, 'threshold': tf.TensorSpec([])}}
         self.writers = {}
         for name in more:
             graph = lenet.measure.get_concrete_function(*specs, **more[name]).graph
-            _start_session(self.folder / name, step)
+            _start_session(self.folder / name, step + bool(step % self.settings.eval_interval))
             self.writers[name] = tf.summary.create_file_writer(str(self.folder / name))
             with self.writers[name].as_default(step=0):
                 if step == 0:
@@ -146,12 +148,6 @@ class Report:
         with self.writers['test'].as_default(step=0):
             tf.summary.experimental.write_raw_pb(table.SerializeToString(), step=0)
             api.hparams(trial, trial_id=f'{method(trial)} {self.folder}')
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def evaluation(self, step, train, test, penalties, sparsity, norms):
         """Shows one periodic evaluation: a line on the terminal, a row of evaluations.csv, everything in TensorBoard.
@@ -221,10 +217,13 @@ class Report:
 
     def end(self, figures):
         """Writes results.json, then prints the final table: the reader of the output may have gone by now."""
-        seconds = time.perf_counter() - self.started
-        checkpoints.write_json(self.folder / 'results.json',
-                               {**self.run.facts, 'results': figures, 'steps_timed': figures['step'] - self.first,
-                                'seconds': round(seconds, 1)})
+        seconds, path = time.perf_counter() - self.started, self.folder / 'results.json'
+        timed = {'steps_timed': figures['step'] - self.first, 'seconds': round(seconds, 1)}
+        if not timed['steps_timed']:  # it was finished before: what that took still counts
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+                before = json.loads(path.read_text())
+                timed = {name: before[name] for name in timed}
+        checkpoints.write_json(path, {**self.run.facts, 'results': figures, **timed})
         self.close()
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')
         for name, layer in figures['layers'].items():
@@ -241,7 +240,7 @@ class Report:
         print(f'\n{figures["step"] - self.first:,} of {figures["step"]:,} steps in {clock(seconds)}')
         folder = shlex.quote(str(files.shown(self.folder)))
         tool = pathlib.Path(__file__).with_name('compress.py' if 'start' in self.run.facts else 'retrain.py')
-        print(f'figures: {files.shown(self.folder / "results.json")}')
+        print(f'figures: {files.shown(path)}')
         print(f'curves:  tensorboard --logdir={folder}')
         print(f'next:    python {shlex.quote(str(files.shown(tool.resolve())))} --log_dir={folder}')
 

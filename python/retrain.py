@@ -24,7 +24,6 @@ import typing
 import numpy as np
 from absl import flags
 
-import compress
 import files
 import load_run
 import main
@@ -76,6 +75,15 @@ def largest_groups(weight, count, layer):
     return np.where(np.isin(np.arange(len(norms)), np.argsort(-norms, kind='stable')[:count]), weight, 0)
 
 
+def has_chain(weights):
+    """Whether a chain of weights, none of them zero, leads from the image to a logit: arrays by layer, in their order.
+    """
+    reached = np.ones(weights['conv1'].shape[2], bool)  # the channels
+    for kernel in weights.values():  # fc1 has the channels of each place in turn
+        reached = kernel.reshape(-1, len(reached), kernel.shape[-1])[:, reached].any(axis=(0, 1))
+    return bool(reached.any())
+
+
 def start_from(lenet, groups, facts, folder):
     """The Start that a run's net gives; program.RunError if no chain of weights is left from the image to a logit.
 
@@ -92,7 +100,7 @@ def start_from(lenet, groups, facts, folder):
     else:
         weights = {name: main.sparsify(weight, lenet.threshold).numpy() for name, weight in lenet.weights.items()}
     biases = {name: bias.numpy() for name, bias in lenet.biases.items()}
-    if not compress.has_chain(compress.compress(weights, biases, lenet.image_shape)):
+    if not has_chain(weights):
         raise program.RunError(f'--log_dir={folder}: no chain of weights is left from the image to a logit, and '
                                'nothing could learn. Give a run of weaker --group_lasso.')
     digest = hashlib.sha256(str(int(lenet.step)).encode())
@@ -138,7 +146,7 @@ def find_start(folder, output, groups, data_dir):
                 raise
     step = lenet and int(lenet.step)
     if begun and step != begun['start']['step']:
-        now = 'not there any more' if step is None else f'at step {step:,} by now'
+        now = f'at step {step:,} by now' if lenet else 'not there any more' if folder else 'not given'
         print(f'the run to start from is {now}: what has begun from its step {begun["start"]["step"]:,} goes on')
         return Start({**begun['start'], 'groups': text(groups)}, {}, {}), data, source
     if step < of_net.max_steps:

@@ -6,28 +6,28 @@ Numbers count, not spellings: a file that a spreadsheet has written anew, with c
 import csv
 import fcntl
 import functools
-import io
 import os
 import sys
 import typing
 
+import evaluations
 import files
 import program
 from evaluations import text
 from main import REGULARISED
 from report import method
 
-# The columns of the first run, which tell it from all others. A retrained row has its first run's, and those of LATER.
+# The columns that tell a run of main.py from all others. A retrained row has its first run's, and those of PLAIN, which
+# are as here in the rows of main.py.
 FIRST = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
          'final_learning_rate')
-LATER = {'groups': '', 'retrain_steps': '0', 'sparsity_threshold': '0.001',  # and what they are in rows without them
-         **{f'zero_{layer}': '' for layer in REGULARISED}, 'device': 'cpu'}
-KEY = (*FIRST, 'groups', 'retrain_steps', 'sparsity_threshold')
+PLAIN = {'groups': '', 'retrain_steps': '0', 'sparsity_threshold': '0.001'}
+KEY = (*FIRST, *PLAIN)
 ACCURACIES = {f'{part}_{name}': (part, name) for part in ('test', 'validation')
               for name in ('accuracy', 'accuracy_as_trained')}
 COLUMNS = ['method', *FIRST, *ACCURACIES, 'mean_of_five', 'mean_of_four', 'global_sparsity', 'weights_left', 'macs',
-           *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in REGULARISED), *LATER, 'seconds', 'versions']
-OLD_COLUMNS = [name for name in COLUMNS if name not in LATER]
+           *(f'{name}_{layer}' for name in ('alive', 'norms') for layer in REGULARISED), *PLAIN,
+           *(f'zero_{layer}' for layer in REGULARISED), 'device', 'seconds', 'versions']
 MAY_BE_EMPTY = ('seconds', *(f'zero_{layer}' for layer in REGULARISED))
 OF_THE_MACHINE = ('device', 'seconds', 'versions')  # these may differ between two rows of one run
 
@@ -137,7 +137,7 @@ class Line(typing.NamedTuple):
 
 
 def parse(path, content):
-    """(the columns of the text of a CSV, [] of an empty one; its Lines after the head, those of blank cells empty).
+    """The Lines of the text of a CSV after the head, those of blank cells empty.
 
     Raises:
       program.RunError: the columns are others, a cell is none of its column, a merge has left its marks, or two rows of
@@ -148,7 +148,7 @@ def parse(path, content):
 
     head, *texts = content.removeprefix('\ufeff').split('\n')  # the mark by which Excel knows UTF-8
     columns = next(csv.reader([head]), [])
-    if columns not in (COLUMNS, OLD_COLUMNS) and content:
+    if columns != COLUMNS and content:
         differ = sorted({*columns} ^ {*COLUMNS}) or ['another order']
         refuse(f' has other columns than this program writes ({differ[0]}). Give another.')
     lines, found = [], {}
@@ -159,12 +159,12 @@ def parse(path, content):
         if not any(cells):
             lines.append(Line(''))
             continue
-        if len(cells) > len(columns):
+        if len(cells) > len(COLUMNS):
             refuse(f', line {place} has more cells than there are columns. Mend or remove it.')
-        if len(cells) < len(columns):
+        if len(cells) < len(COLUMNS):
             lines.append(Line(line, cells=cells))
             continue
-        row = LATER | dict(zip(columns, cells, strict=True))
+        row = dict(zip(COLUMNS, cells, strict=True))
         try:
             row = checked(row)
         except ValueError as error:
@@ -178,7 +178,7 @@ def parse(path, content):
             refuse(f', lines {first} and {place} are rows of one run, {row["method"]}, seed {row["seed"]}, with '
                    f'another {", ".join(differ)}. Remove one.')
         lines.append(Line(line, row))
-    return columns, lines
+    return lines
 
 
 @functools.cache
@@ -190,11 +190,11 @@ def warn(message):
 def read(path):
     """The rows of the CSV, each once, without lines that a full disk has cut; none if there is no such file.
 
-    A file of before the columns in LATER gets them as they were. Raises program.RunError as `parse` does.
+    Raises program.RunError as `parse` does.
     """
     try:
         with open(path, newline='') as file:
-            _, lines = parse(path, file.read())
+            lines = parse(path, file.read())
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
@@ -210,19 +210,14 @@ def read(path):
 
 def written(rows, header=False):
     """Rows as CSV text."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return evaluations.lines([COLUMNS] * header + [[row[name] for name in COLUMNS] for row in rows])
 
 
 def append(path, row):
     """Adds the row, unless it is there, while other processes may do the same.
 
-    In one write, at the end. Where a cut line may be what was left of this row, or the file has no columns of LATER
-    yet, in one move: a new file takes the place of the old, line by line the same but for that.
+    In one write, at the end; or in the place of a cut line that may be what was left of this row, in one move: a new
+    file takes the place of the old, line by line the same but for that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -232,18 +227,14 @@ def append(path, row):
                 continue  # replaced while this process waited: that lock holds nobody off any more
             file.seek(0)
             before = file.read()
-            columns, lines = parse(path, before)
+            lines = parse(path, before)
             if any(line.row and key(line.row) == key(row) for line in lines):
                 return
-            wanted = [row[name] for name in columns]
+            wanted = [row[name] for name in COLUMNS]
             cut = next((i for i, line in enumerate(lines) if line.cells and line.cells[:-1] == wanted[
                 :len(line.cells) - 1] and wanted[len(line.cells) - 1].startswith(line.cells[-1])), None)
-            if columns != OLD_COLUMNS and cut is None:
+            if cut is None:
                 file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
                 return
-            kept = [written([row]) if i == cut else
-                    written([line.row]) if columns == OLD_COLUMNS and line.row else f'{line.text}\n'
-                    for i, line in enumerate(lines) if line.text]
-            if cut is None:
-                kept.append(written([row]))
+            kept = [written([row]) if i == cut else f'{line.text}\n' for i, line in enumerate(lines) if line.text]
             return files.replace(path, written([], header=True) + ''.join(kept))

@@ -14,6 +14,7 @@ SMALL = ('--fake_data', '--widths=3,4,6,5', '--max_steps=4', '--eval_interval=2'
 
 main.define_flags()
 app.define_help_flags()
+OF_MAIN = [*program._defined]  # which a tool in a process of its own does not have
 
 
 def refused(words, call, *arguments):
@@ -52,9 +53,11 @@ def finished(run_main, tmp_path_factory):
 def run_tool():
     """The same for a tool, which has flags of its own: run_tool(compare, '--flag=value', ...)."""
     def run(tool, *arguments):
-        flags, before = main.FLAGS, {name: main.FLAGS[name] for name in main.FLAGS}
-        tool.define_flags()
+        flags, before = main.FLAGS, {name: main.FLAGS[name] for name in main.FLAGS if name not in OF_MAIN}
+        for name in OF_MAIN:
+            delattr(flags, name)
         try:
+            tool.define_flags()
             with program.one_line_errors():
                 program.parse_flags(tool.__doc__, [], [f'{tool.__name__}.py', *map(str, arguments)])
                 getattr(tool, tool.__name__, tool.main)()
@@ -62,7 +65,7 @@ def run_tool():
             for name in {*flags}:
                 if flags[name] is not before.get(name):
                     delattr(flags, name)
-            main.define_flags()  # those that the tool has taken the names of, each in its group again
+            main.define_flags()
     return run
 
 

@@ -87,9 +87,12 @@ def test_a_signal_ends_with_a_checkpoint_and_until_then_another_run_is_refused(r
     """SIGINT; SIGTERM and SIGHUP are in test_compare.py."""
     process = start(tmp_path)
     process.send_signal(signal.SIGSTOP)
-    refused('error: --log_dir=.* is in use by another run. Give another.$', run_main, *LONG, f'--log_dir={tmp_path}')
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
+    try:
+        refused('error: --log_dir=.* is in use by another run. Give another.$', run_main, *LONG,
+                f'--log_dir={tmp_path}')
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGINT, err
     said = re.search(r'^stopped by SIGINT at step ([0-9,]+): the same command continues from there.\n\Z', err,
@@ -135,29 +138,61 @@ def begun(run_main, tmp_path_factory):
     return folder
 
 
-def test_a_larger_max_steps_extends_a_finished_run(run_main, begun, short, tmp_path, capsys):
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert 'continued from step 3' in capsys.readouterr().out
-    assert_same(tmp_path, short, 6)
-    assert steps_saved(tmp_path) == {3, 4, 6}
-
-
-def test_it_says_when_a_run_goes_on_in_other_surroundings(run_main, begun, tmp_path, capsys):
+def test_a_larger_max_steps_extends_a_finished_run_and_other_surroundings_are_said(
+        run_main, begun, short, tmp_path, capsys):
     shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     facts = json.loads((tmp_path / 'settings.json').read_text())
     first, = facts['starts']
     facts['starts'] = [{**first, 'cores': 999, 'processor': 'Other', 'TF_NUM_INTRAOP_THREADS': '1'}]
     (tmp_path / 'settings.json').write_text(json.dumps(facts))
+    capsys.readouterr()
     run_main(*SHORT, f'--log_dir={tmp_path}')
+    shown = capsys.readouterr()
+    assert 'continued from step 3' in shown.out
     assert re.fullmatch('warning: .* was last trained with TF_NUM_INTRAOP_THREADS 1 then, not set now, cores 999 then, '
-                        '[0-9]+ now, processor Other then, [^\n]*\n', capsys.readouterr().err)
+                        '[0-9]+ now, processor Other then, [^\n]*\n', shown.err)
+    assert_same(tmp_path, short, 6)
     assert steps_saved(tmp_path) == {3, 4, 6}
     starts = json.loads((tmp_path / 'settings.json').read_text())['starts']
     assert starts == [*facts['starts'], {**first, 'step': 3}]
     assert json.loads((tmp_path / 'results.json').read_text())['starts'] == starts
+    results = (tmp_path / 'results.json').read_text()
     run_main(*SHORT, f'--log_dir={tmp_path}')  # a finished run: nothing is trained, nobody warned
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == starts and not capsys.readouterr().err
+    assert (tmp_path / 'results.json').read_text() == results  # the seconds, too
+    (tmp_path / 'results.json').write_text('[]')
+    run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert json.loads((tmp_path / 'results.json').read_text())['steps_timed'] == 0
+
+
+def test_another_interval_costs_no_row_and_other_thresholds_make_no_curve(run_main, begun, tmp_path):
+    """Nor a point of TensorBoard: the evaluation of step 2 is not made again."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    for step in ('3.index', '3.data-00000-of-00001'):
+        (tmp_path / 'checkpoints' / f'step-{step}').unlink()
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--eval_interval=5')
+    assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['0', '2', '5']
+    accuracies, *_ = curves(tmp_path, 'test')
+    assert [step for step, _ in accuracies] == [0, 2, 5]
+    run_main(*SHORT, f'--log_dir={tmp_path}', '--sparsity_threshold=0.05', '--max_steps=7', '--eval_interval=7')
+    with pytest.raises(program.RunError, match='rows of several thresholds .0.001, 0.05.'):
+        pictures.write_curve(tmp_path, tmp_path / 'it.csv')
+    assert not (tmp_path / 'it.csv').exists()
+
+
+def test_a_signal_in_the_last_evaluation_is_one(run_main, begun, tmp_path, monkeypatch, capsys):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    original = main.accuracies
+
+    def accuracies(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(main, 'accuracies', accuracies)
+    with pytest.raises(SystemExit) as stop:
+        run_main(*SHORT, '--max_steps=3', f'--log_dir={tmp_path}')
+    assert stop.value.code == 128 + signal.SIGTERM and 'stopped by SIGTERM at step 3' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'results.json').read_text())['results']['step'] == 3
 
 
 def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
@@ -179,17 +214,23 @@ def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
     assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['4', '6']
 
 
-def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(run_main, begun, tmp_path):
+def test_a_start_is_void_from_the_step_at_which_the_next_one_begins(tmp_path):
     """The run was killed before it saved what it had trained; nor does a start count that has trained nothing."""
-    run_main(*SHORT, f'--log_dir={tmp_path / "none"}', '--max_steps=0')
-    assert json.loads((tmp_path / 'none' / 'results.json').read_text())['starts'] == []
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
-    facts = json.loads((tmp_path / 'settings.json').read_text())
-    first, = facts['starts']
-    facts['starts'] += [{**first, 'step': 3, 'cores': 999}, {**first, 'step': 5}]
-    (tmp_path / 'settings.json').write_text(json.dumps(facts))
-    run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [first, {**first, 'step': 3}]
+    data, settings = input_data.read_data_sets(fake_data=True), main.Settings(max_steps=9)
+
+    def start(*saved, trains=True):
+        net = tf.Module()
+        net.step = tf.Variable(0)
+        with checkpoints.Run(tmp_path, data, settings) as run:
+            run.restore(net=net)
+            if trains:
+                run.has_trained()
+            for step in saved:
+                run.save(step)
+        return [one['step'] for one in json.loads((tmp_path / 'settings.json').read_text())['starts']]
+
+    assert start(trains=False) == [] and start(3) == [0]
+    assert start() == [0, 3] and start(5) == [0, 3] and start() == [0, 3, 5]
 
 
 @pytest.mark.slow
@@ -211,7 +252,7 @@ def test_evaluations_that_are_made_again_have_one_row(run_main, short, tmp_path)
     assert path.read_text() == text  # a finished run keeps its last, seconds too
     for step, cut in ((4, -2), (4, -200), (4, 3), (4, len(text)), (6, text.index('\n6,') + 1)):
         path.write_text(text[:cut])
-        again = evaluations.Evaluations(path, step, 6)
+        again = evaluations.Evaluations(path, step)
         for row in evaluations.read(short / 'evaluations.csv'):
             if int(row['step']) >= step:
                 again.append({**row, 'step': int(row['step'])})
@@ -325,8 +366,9 @@ def test_a_copy_of_a_checkpoint_is_none(run_main, short, tmp_path):
     assert (tmp_path / 'evaluations.csv').read_bytes() == before
 
 
-def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_path, monkeypatch):
-    """By a kill in the middle of writing it, and by a full disk."""
+@pytest.mark.parametrize('of', ['a kill before it', pytest.param('a kill in the middle of it', marks=pytest.mark.slow)])
+def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_path, monkeypatch, of):
+    """And by a full disk."""
     def fail(self, **_):
         raise OSError(28, 'No space left on device')
 
@@ -334,8 +376,11 @@ def test_a_run_that_was_cut_before_its_first_checkpoint_starts(run_main, tmp_pat
         patch.setattr(tf.train.CheckpointManager, 'save', fail)
         with pytest.raises(SystemExit, match='No space left'):
             run_main(*SHORT, f'--log_dir={tmp_path}')
-    (tmp_path / 'checkpoints' / 'step-0_temp').mkdir(parents=True)
+    (tmp_path / 'checkpoints').mkdir()
+    if of == 'a kill in the middle of it':
+        (tmp_path / 'checkpoints' / 'step-0_temp').mkdir()
     run_main(*SHORT, f'--log_dir={tmp_path}')
+    assert steps_saved(tmp_path) == {2, 4, 6}
 
 
 @pytest.mark.parametrize('damage', [
@@ -423,7 +468,7 @@ def test_a_look_costs_no_start_its_start(tmp_path):
     def look():
         count = 0
         while not stop.is_set():
-            assert files.is_held(tmp_path) in (True, False)
+            files.is_held(tmp_path)
             count += 1
         return count
 
@@ -466,6 +511,20 @@ def test_a_part_takes_its_name_when_it_is_whole_and_what_the_killed_have_left_go
         assert not (tmp_path / 'new').exists()
     assert os.listdir(tmp_path / 'new') == ['file'] and sorted(os.listdir(tmp_path)) == sorted(
         [*others, 'it.csv', 'new'])
+
+
+def test_a_part_and_what_was_left_are_locked_by_who_may_write_as_nfs_asks(tmp_path, monkeypatch):
+    original, left = fcntl.flock, tmp_path / '.it.0123abcd.part'
+    left.write_text('half')
+
+    def flock(number, how):
+        if how & fcntl.LOCK_EX and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, 'Bad file descriptor')
+        original(number, how)
+
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    files.replace(tmp_path / 'it', 'whole')
+    assert os.listdir(tmp_path) == ['it'] and (tmp_path / 'it').read_text() == 'whole'
 
 
 @pytest.mark.parametrize('folder', [False, True])

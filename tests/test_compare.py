@@ -1,6 +1,7 @@
 """The grid of runs: its commands, its CSV through kills and on several machines, the numbers of the figure."""
 
 import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -31,7 +32,7 @@ import thresholds
 from conftest import ROOT
 from in_process import refused
 from jobs import Job
-from rows import COLUMNS, KEY, LATER, OLD_COLUMNS, method, row_of, written
+from rows import COLUMNS, KEY, PLAIN, method, row_of, written
 
 SCRIPT = ROOT / 'python' / 'compare.py'
 PAGE = (ROOT / 'python' / 'README.rst').read_text()
@@ -141,6 +142,9 @@ def test_a_cell_holds_the_figure_of_its_name():
                  'settings': {**first, 'group_lasso': 0.0, 'group_variance': 0.0, 'max_steps': 4, 'seed': 6},
                  'start': {'settings': first, 'step': 9, 'groups': '1-1-2-2'}}
     assert ','.join(row_of(retrained).values()) == common.format('1-1-2-2', 4, 'A')
+    resumed = row_of({**content, 'steps_timed': 4, 'starts': [{'step': 0, 'python': '3', 'device': 'cpu'},
+                                                              {'step': 4, 'python': '3', 'device': 'H'}]})
+    assert (resumed['device'], resumed['versions'], resumed['seconds']) == ('cpu | H', 'python 3', '')
 
 
 @pytest.fixture
@@ -155,6 +159,27 @@ def test_what_is_printed_is_what_a_shell_runs(run, folder):
     assert not (folder / 'runs').exists()
     assert commands == [job.command for job in jobs(folder)] and len(commands) == 4
     assert all(words[:2] == [sys.executable, str(ROOT / 'python' / 'main.py')] for words in commands)
+
+
+def test_the_commands_name_the_data_and_where_they_are(run_tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    place = f'--data_dir={os.path.realpath(tmp_path)}/data'
+    for dataset, given, wanted in (('mnist', [], []), ('cifar10', ['--data_dir=~/data'], [place])):
+        run_tool(compare, f'--csv={tmp_path}/it.csv', f'--runs_dir={tmp_path}/runs', '--seeds=0', '--levels=',
+                 '--group_lassos=0.1', f'--dataset={dataset}', *given, '--print_commands')
+        commands = list(map(shlex.split, capsys.readouterr().out.splitlines()))
+        assert len(commands) == 3 and not any('--fake_data' in words for words in commands)
+        for words in commands:
+            assert [word for word in words if word.startswith('--data')] == [f'--dataset={dataset}', *wanted]
+
+
+def test_the_program_says_what_there_is_to_do_and_what_failed(run, in_turn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Job, 'train', lambda job: 3)
+    (tmp_path / 'it.csv').write_text(written(compare.read(in_turn / 'it.csv')[1:], header=True))
+    with pytest.raises(SystemExit, match=r'^error: these runs failed: dense-seed-3 \(status 3, see .*-3\.log\)$'):
+        run(tmp_path)
+    assert capsys.readouterr().out == (f'3 of 4 runs have their rows in {tmp_path}/it.csv; 1 to do\n'
+                                       '1 of 1: dense-seed-3, FAILED with status 3\n')
 
 
 @pytest.mark.slow
@@ -277,9 +302,10 @@ def test_lambda_g_of_0_is_gss_alone_and_the_dense_run_once():
         ('dense', 0), ('gss', 0), ('ssl', 0.1), ('gss', 0.1)]
 
 
-def wait_for(path, process):
+def wait_for(path, process, seconds=300):
+    end = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None
+        assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
 
 
@@ -338,11 +364,16 @@ def test_a_run_that_another_process_holds_comes_last(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_signal_reaches_the_run_which_writes_its_checkpoint(tmp_path):
     """SIGHUP for the program, SIGTERM for the run; SIGINT is in test_checkpoints.py."""
-    process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(tmp_path, '--max_steps=100000'), stdout=subprocess.DEVNULL,
+                               start_new_session=True)
     folder = tmp_path / 'runs' / COMMON.format(100000) / 'dense-seed-3'
-    wait_for(folder / 'test', process)
-    process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=300) == 128 + signal.SIGHUP
+    try:
+        wait_for(folder / 'test', process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(timeout=300) == 128 + signal.SIGHUP
+    finally:  # nor does a run go on for hours
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert 'stopped by SIGTERM' in (folder.parent / f'{folder.name}.log').read_text()
 
 
@@ -416,19 +447,11 @@ def test_a_row_that_a_full_disk_has_cut_is_done_again(in_turn, tmp_path):
     assert rows(tmp_path) == rows(in_turn)
 
 
-def old_form(rows):
-    """The text of a CSV of before the columns in LATER."""
-    return ''.join(','.join(cells) + '\n' for cells in (
-        OLD_COLUMNS, *([row[name] for name in OLD_COLUMNS] for row in rows)))
-
-
-def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it(in_turn, tmp_path, monkeypatch):
-    whole, path = [{**row, **LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
-    path.write_text(before := '"method"' + old_form(whole[:3]).removeprefix('method'))  # as spreadsheets quote
+def test_a_cut_line_is_replaced_in_one_move(in_turn, tmp_path, monkeypatch):
+    whole, path = compare.read(in_turn / 'it.csv'), tmp_path / 'it.csv'
+    before = written(whole[:3], header=True) + written(whole[3:])[:40] + '\n'
+    path.write_text(before)
     path.chmod(0o664)
-    assert compare.read(path) == whole[:3]
-    compare.append(path, whole[0])  # that is there
-    assert path.read_text() == before
 
     def full(*_):
         raise OSError(28, 'No space left on device')
@@ -440,15 +463,15 @@ def test_a_csv_of_before_the_last_columns_is_read_and_only_an_append_rewrites_it
     assert path.read_text() == before and len([*tmp_path.iterdir()]) == 1
     (tmp_path / 'link.csv').symlink_to(path)
     compare.append(tmp_path / 'link.csv', whole[3])
-    assert compare.read(path) == whole and path.read_text().startswith(','.join(COLUMNS) + '\n')
+    assert path.read_text() == written(whole, header=True)
     assert (tmp_path / 'link.csv').is_symlink() and path.stat().st_mode & 0o777 == 0o664
 
 
 def test_who_waited_for_a_file_that_was_replaced_opens_it_anew(in_turn, tmp_path):
-    """Eight threads append to an old file at once; flock keeps apart what was opened apart."""
-    whole, path = [{**row, **LATER} for row in compare.read(in_turn / 'it.csv')], tmp_path / 'it.csv'
-    path.write_text(old_form(whole))
+    """Eight threads append at once to a file with their cut lines; flock keeps apart what was opened apart."""
+    whole, path = compare.read(in_turn / 'it.csv'), tmp_path / 'it.csv'
     more = [{**whole[0], 'seed': str(seed)} for seed in range(10, 18)]
+    path.write_text(written(whole, header=True) + ''.join(written([row])[:40] + '\n' for row in more))
     with open(path) as held, concurrent.futures.ThreadPoolExecutor(8) as pool:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = [pool.submit(compare.append, path, row) for row in more]
@@ -456,19 +479,20 @@ def test_who_waited_for_a_file_that_was_replaced_opens_it_anew(in_turn, tmp_path
         assert not any(one.done() for one in done)
         fcntl.flock(held, fcntl.LOCK_UN)
     assert [one.result() for one in done] == [None] * 8
-    found = compare.read(path)
-    assert found[:4] == whole and sorted(found[4:], key=lambda row: row['seed']) == more
+    assert compare.read(path) == whole + more
 
 
 def test_the_committed_rows_are_those_of_before_the_last_columns():
+    added = {*PLAIN, *(f'zero_{layer}' for layer in main.REGULARISED), 'device'}
     for name, count, sha256 in (('comparison.csv', 113, '361df464945c6d43'),
                                 ('comparison_cifar10.csv', 56, '91d4b58d9250e2cf')):
         rows = compare.read(ROOT / '_img' / name)[:count]
-        old = '\n'.join(','.join(row[column] for column in OLD_COLUMNS) for row in rows)
+        old = '\n'.join(','.join(row[column] for column in COLUMNS if column not in added) for row in rows)
         assert hashlib.sha256(old.encode()).hexdigest().startswith(sha256)
 
 
-def test_bad_input_costs_one_line(run, tmp_path):
+def test_bad_input_costs_one_line(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     bad = {'--seeds=1,x': 'whole', '--seeds=-1': 'whole', '--group_lassos=-1': 'at least 0',
            '--group_lassos=nan': 'at least 0', '--group_lassos=1e-60': 'at least 1.2e-38',
            '--retrain_steps=-1': 'retrain_steps',
@@ -477,11 +501,11 @@ def test_bad_input_costs_one_line(run, tmp_path):
            '--final_learning_rate=1': 'at most --learning_rate', '--dataset=other': 'dataset', '--csv=': 'csv',
            '--runs_dir=': 'runs_dir', '--print_commands --collect': 'collect', '--thresholds --figure': 'thresholds',
            '--thresholds --levels=': 'give these, too', '--thresholds --retrain_steps=9': 'of plain runs',
-           '--thresholds --baselines': 'of plain runs', '--max_steps=-1': 'max_steps',
+           '--thresholds --baselines': 'of plain runs', '--max_steps=-1': 'whole number',
            '--seeds=': 'whole', '--group_variances=': 'above 0', '--csv=it.png': 'a .csv file', '--csv=.': 'a .csv',
-           '--csv=~nosuchuser/x.csv': 'csv', '--picture=it.png': 'give these, too',
+           '--csv=~nosuchuser/x.csv': 'no such home', '--picture=it.png': 'give these, too',
            '--figure --picture=it.csv': 'a .png', '--figure --levels= --picture=it.png': 'give these, too',
-           '--runs_dir=~nosuchuser/x': 'runs_dir'}
+           '--runs_dir=~nosuchuser/x': 'no such home'}
     for line, words in bad.items():
         refused(words, run, tmp_path, *line.split())
     assert not list(tmp_path.iterdir())
@@ -490,8 +514,9 @@ def test_bad_input_costs_one_line(run, tmp_path):
 # -------------------------------------------------------------------------------------------------------- figures
 
 def made_up(**cells):
-    return {**dict.fromkeys(COLUMNS, '0'), **LATER, 'dataset': 'mnist', 'widths': '20-50-500-256',
-            'steps': '10000', 'learning_rate': '0.001', 'final_learning_rate': '1e-05', 'macs': '1',
+    return {**dict.fromkeys(COLUMNS, '0'), **PLAIN, **{f'zero_{layer}': '' for layer in main.REGULARISED},
+            'device': 'cpu', 'dataset': 'mnist', 'widths': '20-50-500-256', 'steps': '10000', 'learning_rate': '0.001',
+            'final_learning_rate': '1e-05', 'macs': '1',
             **{name: str(value) for name, value in cells.items()}}
 
 
@@ -827,8 +852,9 @@ def test_rows_at_moved_thresholds_are_those_of_mains_own_flag(run, run_main, in_
     assert 'dense-seed-4 is not finished, or its last checkpoint is gone' in capsys.readouterr().err
 
 
-def test_rows_at_moved_thresholds_have_a_csv_of_their_own(run_tool, monkeypatch):
+def test_rows_at_moved_thresholds_have_a_csv_of_their_own(run_tool, tmp_path, monkeypatch):
     asked = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, 'move_thresholds', lambda jobs, levels, data_dir, path: asked.append(path.name) or 1)
     run_tool(compare, '--thresholds')
     run_tool(compare, '--thresholds', '--csv=it.csv')

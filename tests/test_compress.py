@@ -19,6 +19,7 @@ import export
 import input_data
 import main
 import program
+import retrain
 from conftest import ROOT
 from test_input_data import arrays, idx
 
@@ -112,6 +113,7 @@ def test_random_nets_lose_what_is_dead_and_stay_the_same_function():
         lenet, images = random_net(seed)
         net, left = compressed(lenet), one_by_one(lenet)
         assert_same_function(net, lenet, images)
+        assert compress.has_chain(net) == retrain.has_chain(thresholded(lenet)[0])
         if not compress.has_chain(net):
             assert not any(left[name] for name in main.REGULARISED)
             kinds.add('constant')
@@ -217,17 +219,25 @@ def test_a_dead_layer_leaves_a_constant(layer):
     lenet, images = net_by_hand()
     clear(lenet.weights[layer])
     net = compressed(lenet)
-    assert not compress.has_chain(net)
+    assert not compress.has_chain(net) and not retrain.has_chain(thresholded(lenet)[0])
     assert all(net.get_layer(name).kernel.shape[-1] == 1 for name in main.REGULARISED)
     assert np.ptp(net(images), axis=0).max() == 0 and np.ptp(net(images), axis=1).min() > 0
     assert_same_function(net, lenet, images)
 
 
+def test_a_difference_counts_by_the_largest_logit():
+    wanted = np.array([[200.0, 1.0]], np.float32)
+    assert compress.largest_difference('it', wanted + np.float32(0.015), wanted) < 0.02
+    for found in (wanted + np.float32(0.03), wanted * np.float32('nan')):
+        with pytest.raises(program.RunError, match='^it: a logit differs by .* at most 0.02 can be rounding'):
+            compress.largest_difference('it', found, wanted)
+
+
 # -------------------------------------------------------------------------------------------------------- files
 
 RELOAD = """
-import sys, numpy as np, tensorflow as tf
-assert not any('compress' in path for path in sys.path)
+import importlib.util, sys, numpy as np, tensorflow as tf
+assert not any(importlib.util.find_spec(name) for name in ('keras_pruning', 'export', 'compress'))
 images = np.load('images.npy')
 for name in sys.argv[1:]:
     serve = tf.saved_model.load(name).signatures['serving_default']

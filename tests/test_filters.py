@@ -32,6 +32,27 @@ def test_the_filters_are_those_of_the_run_and_the_dead_are_crossed_out(run_tool,
     assert '3 at the start, 2 alive at the end' in ' '.join(text.get_text() for text in shown[0].texts)
 
 
+def test_the_filters_are_thresholded_and_the_last_ones_the_checkpoints(finished, tmp_path):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    facts = json.loads((tmp_path / 'settings.json').read_text())
+    facts['settings']['sparsity_threshold'] = 0.05
+    (tmp_path / 'settings.json').write_text(json.dumps(facts))
+    reader = main.tf.train.load_checkpoint(f'{finished}/checkpoints/step-4')
+    end = reader.get_tensor('net/weights/conv1/.ATTRIBUTES/VARIABLE_VALUE')[:, :, 0].transpose(2, 0, 1)
+    found = filters.of_run(tmp_path)[4]
+    np.testing.assert_array_equal(found, np.where(np.abs(end) <= np.float32(0.05), 0, end))
+    assert (found == 0).any()
+
+
+def test_a_single_filter_that_is_left_keeps_its_shades(tmp_path, monkeypatch):
+    of_step, shown, draw = np.zeros([40, 5, 5]), [], pictures.save
+    of_step[7] = np.linspace(-1, 1, 25).reshape(5, 5)
+    monkeypatch.setattr(pictures, 'save', lambda figure, *rest: (shown.append(figure), draw(figure, *rest)))
+    filters.draw({0: of_step, 9: np.zeros([40, 5, 5])}, tmp_path / 'it.png')
+    (image,), = [axes.images for axes in shown[0].axes if axes.images]
+    assert 0.9 < image.norm.vmax == -image.norm.vmin <= 1
+
+
 @pytest.mark.parametrize('content', ['', 'step,filter,weights\n0,0,1 2\n', 'step,filter,weights\n0,0,nan\n',
                                      'step,filter,weights\n0,0,1\n0,1,2\n5,0,1\n', 'a,b\n1,2\n'])
 def test_a_file_without_filters_is_refused_and_kept(run_tool, finished, tmp_path, content):

@@ -15,8 +15,9 @@ import tensorflow as tf
 from ai_edge_litert import interpreter
 from keras import layers, ops
 
-import figure
+import evaluations
 import keras_applications
+import keras_example
 import keras_pruning
 import main
 from keras_pruning import ConstantMap, GuidedSparsity, cut
@@ -715,8 +716,46 @@ def test_the_table_is_written_and_nothing_in_place_of_somebody_elses(monkeypatch
     monkeypatch.setattr(sys, 'argv', ['keras_pruning.py', '--applications', f'--csv={tmp_path}/new/it.csv'])
     for _ in range(2):  # its own is replaced
         keras_applications.main()
-        table = figure.application_table(tmp_path / 'new' / 'it.csv')
+        table = keras_applications.application_table(tmp_path / 'new' / 'it.csv')
+        assert evaluations.rst(table) in capsys.readouterr().out
         assert [line[0] for line in table[1:]] == keras_applications.APPLICATIONS
+
+
+def test_a_row_of_the_table_is_measured(monkeypatch, tmp_path):
+    x = keras.Input((8, 8, 3))
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Conv2D(4, 3, activation='relu')(x))))
+    monkeypatch.setattr(keras_applications, 'application', lambda name: half_dead(model))
+    row = keras_applications.measure('it', rounds=1)
+    assert (row['parameters'], row['parameters_cut']) == (108 + 4 + 288 + 2, 54 + 2 + 144 + 2)
+    assert (row['macs'], row['macs_cut']) == (36 * 108 + 288, 36 * 54 + 144) and float(row['difference']) < 1e-5
+    (tmp_path / 'it.csv').write_text(evaluations.lines([row, row.values()]))
+    assert keras_applications.application_table(tmp_path / 'it.csv')[1][0] == 'it'
+
+
+def test_the_example_without_its_smallest_gammas_is_the_same_function():
+    model, random = keras_example.residual(0.003), np.random.default_rng(0)
+    found = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    for layer in found:
+        layer.gamma.assign(random.uniform(0.1, 1, layer.gamma.shape))
+        layer.beta.assign(random.normal(size=layer.beta.shape))
+    small = keras_example.slimmed(model, 0.4)
+    limit = np.quantile(np.concatenate([layer.gamma.numpy() for layer in found]), 0.4)
+    for layer in found:
+        alive = layer.gamma.numpy() > limit
+        layer.gamma.assign(layer.gamma * alive)
+        layer.beta.assign(layer.beta * alive)
+    (x,) = arrays(model, random)
+    np.testing.assert_allclose(outputs(small, [x])[0], outputs(model, [x])[0], atol=1e-5)
+    assert keras_applications.macs(small) < 0.8 * keras_applications.macs(model)
+
+
+def test_an_activity_regularization_is_gone():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8), layers.ActivityRegularization(l2=0.1),
+                              layers.Dense(2)])
+    small = cut(model)
+    small(np.ones((3, 4)), training=True)
+    assert not any(small.losses)
+    assert [layer.name for layer in small.layers[1:]] == [layer.name for layer in model.layers]
 
 
 def test_the_multiply_accumulates_are_those_of_the_layers():

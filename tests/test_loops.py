@@ -197,4 +197,4 @@ def test_nothing_is_rounded_to_tf32(finished):
 
 
 def test_the_flag_is_yes_or_no(run_main):
-    refused('--compiled=maybe', run_main, '--compiled=maybe')
+    refused('--compiled=maybe', run_main, '--compiled=maybe', '--fake_data', '--max_steps=0')

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import compress
 import files
 import input_data
 import main
 import program
 import surroundings
 from conftest import OUTSIDE, ROOT
-from in_process import SMALL
+from in_process import SMALL, refused
 
 SCRIPT = pathlib.Path(main.__file__)
 
@@ -104,6 +105,7 @@ reader, writer = os.pipe()
 os.close(reader)
 run(lambda: [print(i) for i in range(9)], stdout=writer)
 run(main, '--help', stdout=writer)
+run(main, '--log_dir=x')
 os.mkdir('gone')
 os.chdir('gone')
 os.rmdir('../gone')
@@ -228,6 +230,21 @@ def test_another_floatx_and_legacy_keras_are_refused_by_name_where_nobody_has_pr
     assert not (tmp_path / 'run').exists()
 
 
+def test_another_backend_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.config, 'backend', lambda: 'torch')
+    with pytest.raises(program.RunError, match="^Keras's backend is torch, and a run needs tensorflow"):
+        main.train(input_data.read_data_sets(fake_data=True), main.Settings(), tmp_path / 'run')
+
+
+def test_what_changes_bits_is_noted(monkeypatch):
+    names = ('TF_NUM_INTRAOP_THREADS', 'ONEDNN_MAX_CPU_ISA', 'TF_XLA_FLAGS', 'XLA_FLAGS')
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    monkeypatch.setattr(os, 'environ', plain)  # a dict: what TensorFlow itself reads stays as it is
+    before = surroundings.conditions()
+    monkeypatch.setattr(os, 'environ', {**plain, **dict.fromkeys(names, 'x')})
+    assert surroundings.conditions() == {**before, **dict.fromkeys(names, 'x')} and not {*names} & {*before}
+
+
 def test_without_a_home_the_flag_is_named(run_main, monkeypatch):
     def getpwuid(_):
         raise KeyError('no such user')
@@ -242,10 +259,23 @@ def test_without_a_home_the_flag_is_named(run_main, monkeypatch):
 # ------------------------------------------------------------------------------------------------------- broken pipes
 
 def test_a_reader_that_has_gone_costs_no_traceback(programs):
-    assert programs[0][4:6] == ['1 True'] * 2 and len(programs[1]) == 1  # of the working directory
+    assert programs[0][4:6] == ['1 True'] * 2 and len(programs[1]) == 2  # of the flag, of the working directory
+
+
+def test_the_log_dir_of_absls_logging_is_no_flag_of_a_program(programs):
+    assert programs[0][6] == '1 True' and programs[1][0].startswith("error: Unknown command line flag 'log_dir'")
+
+
+def test_a_flag_of_main_alone_is_none_of_a_tool(run_tool):
+    refused("Unknown command line flag 'max_steps'", run_tool, compress, '--log_dir=x', '--max_steps=3')
 
 
 # ------------------------------------------------------------------------------------------------ places and files
+
+def test_a_path_that_is_not_in_utf_8_is_refused():
+    with pytest.raises(program.RunError, match=r"^--log_dir='a\\udcff' is not in UTF-8"):
+        files.local_folder('a\udcff', 'log_dir')
+
 
 def test_links_that_go_round_in_circles_are_no_traceback(tmp_path):
     (tmp_path / 'one').symlink_to('two')
@@ -296,8 +326,8 @@ def test_a_flagfile_that_is_no_text_costs_one_line(run_main, tmp_path):
 
 
 def test_a_working_directory_that_is_gone_is_named(programs):
-    assert programs[0][6:] == ['1 True']
-    assert programs[1] == ['error: the working directory is gone. Go to one that is there.']
+    assert programs[0][7:] == ['1 True']
+    assert programs[1][1:] == ['error: the working directory is gone. Go to one that is there.']
 
 
 # ------------------------------------------------------------------------------------------------------------ signals
@@ -334,7 +364,7 @@ def test_ctrl_c_outside_of_a_run_ends_with_its_status(monkeypatch):
 def test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost(programs):
     """An exception in a __del__ goes no further; TensorFlow's converter deletes thousands of objects."""
     assert programs[0][1:4] == [f'{128 + number} True' for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    assert len(programs[1]) == 1  # of the working directory
+    assert len(programs[1]) == 2  # as above
 
 
 # ----------------------------------------------------------------------------------------------------------- notebooks

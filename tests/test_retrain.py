@@ -177,7 +177,9 @@ def test_it_goes_on_to_the_bit_with_and_without_its_run(run_tool, cut, first, wh
     capsys.readouterr()
     run_tool(retrain, f'--output_dir={cut}', *SHORT, *([] if gone == 'folder' else [f'--log_dir={first}']))
     shown = capsys.readouterr()
-    assert 'continued from step 4' in shown.out and ('not there any more' in shown.out) == (gone != 'no')
+    said = {'folder': 'not given', 'checkpoints': 'not there any more', 'no': ''}[gone]
+    assert 'continued from step 4' in shown.out and ('the run to start from is' in shown.out) == bool(said)
+    assert f'the run to start from is {said}: what has begun from its step 40 goes on' in shown.out or not said
     assert_same(cut, whole)
 
 
@@ -213,6 +215,22 @@ def test_a_run_that_has_gone_on_is_known_and_another_is_refused(run_main, run_to
     refused('settings: groups . there, 1-1-1-1 here', f'--output_dir={cut}', *SHORT, '--groups=1,1,1,1')
 
 
+@pytest.mark.parametrize('name, value', [('step', 1e999), ('step', '40'), ('folder', None), ('hash', 1),
+                                         ('settings', []), ('groups', 3)])
+def test_a_start_of_somebody_else_is_refused(cut, refused, name, value):
+    facts = json.loads((cut / 'settings.json').read_text())
+    facts['start'][name] = value
+    (cut / 'settings.json').write_text(json.dumps(facts))
+    refused('settings.json does not hold the settings and the data of a run', f'--output_dir={cut}', *SHORT)
+
+
+def test_the_gates_are_those_of_a_run(run_tool, trained, whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    for flag, said in (('accuracy', 'test accuracy'), ('sparsity', 'global sparsity')):
+        in_process.refused(rf'^error: {said} 0\.\d+ is below --target_{flag}=1\.0$', run_tool, retrain,
+                           f'--log_dir={trained}', f'--output_dir={tmp_path}', *SHORT, f'--target_{flag}=1')
+
+
 def test_a_folder_in_use_is_refused(cut, first, refused):
     lock = os.open(cut, os.O_RDONLY)
     try:
@@ -231,15 +249,17 @@ def test_a_start_of_other_weights_is_refused(run_tool, cut, first, refused):
     refused('other settings: start', f'--output_dir={cut}', f'--log_dir={first}', *SHORT)
 
 
-@pytest.mark.parametrize('damage', ['gone', 'broken', 'broken at step 0'])
-def test_without_its_run_a_random_net_is_never_the_start(run_tool, cut, first, refused, damage):
+@pytest.mark.parametrize('damage, words', [
+    ('gone', 'its checkpoints are gone'), ('broken', 'none of the checkpoints in .* can be read'),
+    ('broken at step 0', 'holds no checkpoint that can be read, and the run that it started from is not there')])
+def test_without_its_run_a_random_net_is_never_the_start(run_tool, cut, first, refused, damage, words):
     shutil.rmtree(first)
     for path in (cut / 'checkpoints').iterdir():
         if damage == 'gone' or damage.endswith('0') and not path.name.startswith('step-0'):
             path.unlink()
         elif 'data' in path.name:
             path.write_bytes(b'')
-    refused('checkpoint', f'--output_dir={cut}', *SHORT)
+    refused(words, f'--output_dir={cut}', *SHORT)
 
 
 def test_a_broken_first_checkpoint_is_made_again_from_the_run(run_tool, cut, first, whole):

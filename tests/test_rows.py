@@ -7,7 +7,7 @@ import pytest
 import compare
 from conftest import ROOT
 from program import RunError
-from rows import COLUMNS, LATER, OLD_COLUMNS, append, checked, read, written
+from rows import COLUMNS, append, checked, read, written
 
 SHIPPED = ROOT / '_img' / 'comparison.csv'
 
@@ -127,14 +127,12 @@ def test_more_cells_than_columns_are_refused(path):
         read(path)
 
 
-@pytest.mark.parametrize('columns', [COLUMNS, OLD_COLUMNS])
 def test_a_whole_last_line_without_its_newline_is_a_row_and_a_cut_one_is_replaced_in_its_place(
-        tmp_path, four, columns, capsys):
-    four = four if columns is COLUMNS else [{**row, **LATER} for row in four]
-    lines = [','.join(row[name] for name in columns) for row in four]
+        tmp_path, four, capsys):
+    lines = [','.join(row[name] for name in COLUMNS) for row in four]
     for cut in (0, 1, 60, lines[1].rindex(',')):  # in the middle, as the earlier program left it by its next append
         path = tmp_path / f'{cut}.csv'
-        path.write_text('\n'.join([','.join(columns), lines[0], lines[1][:cut], lines[2], lines[3][:-5]]))
+        path.write_text('\n'.join([','.join(COLUMNS), lines[0], lines[1][:cut], lines[2], lines[3][:-5]]))
         last = {**four[3], 'versions': four[3]['versions'][:-5]}
         assert read(path) == [four[0], four[2], last]
         assert ('line 3 is cut short' in capsys.readouterr().err) == (cut > 0)
