@@ -153,7 +153,7 @@ def by_threshold(rows, variance, level):
       than GRAIN, for more of its weights are zero at any threshold, is not there.
     """
     found, of_methods = {}, {'dense': '0', 'ssl': '0', 'gss': text(variance)}  # not SCN, whose zeros are its masks'
-    for row in sorted(rows, key=lambda row: -float(row['mean_of_four'])):  # the first above the level stays
+    for row in sorted(rows, key=lambda row: -float(row['mean_of_four'])):  # the nearest comes last, and stays
         dense, _ = dense_nets(rows, row['seed'], 0)
         above = round(reached(row, 'mean_of_four', None) - level, 6)
         if (dense and 0 <= above <= GRAIN and row['sparsity_threshold'] != text(0.001) and row['retrain_steps'] == '0'

@@ -91,7 +91,7 @@ def compiled(train_set, lenet, optimizer, step, settings):
             goes_on = finite & (i < count)
             net = compilable(lenet, {name: mask[i] for name, mask in masks.items()})
             found = step(net, images=tf.gather(images, index[i]), labels=tf.gather(labels, index[i]),
-                         cond=partial(select, goes_on, state))
+                         cond=partial(apply_or_undo, goes_on, state))
             return i + 1, tf.where(goes_on, found, finite)
 
         return tf.while_loop(lambda i, _: i < steps, one_step, [tf.constant(0, tf.int64), finite])[1]
@@ -139,7 +139,7 @@ def max_pool_2x2(x):
     return tf.maximum(top, bottom)
 
 
-def select(goes_on, state, finite, apply, _):
+def apply_or_undo(goes_on, state, finite, apply, _):
     """Stands for tf.cond(finite, apply, lambda: False): applies always, then takes it back unless both bools hold.
 
     `state` has all variables that `apply` changes.

@@ -198,10 +198,10 @@ def sparsity_figures(lenet):
     mean_of_five, left = sparsity(list(lenet.weights.values()), lenet.threshold)
     mean_of_four, _ = sparsity(lenet.regularised(), lenet.threshold)
     total = sum(math.prod(w.shape) for w in lenet.weights.values())
-    alive = [layers[name]['groups_alive'] for name in REGULARISED]
+    outputs = [layers[name]['groups_alive'] for name in REGULARISED]
     return {'mean_of_five': float(mean_of_five), 'mean_of_four': float(mean_of_four),
             'global_sparsity': 1 - int(left) / total, 'weights_left': int(left), 'weights': total, 'layers': layers,
-            'macs': sum(macs(lenet.image_shape, alive).values()),
+            'macs': sum(macs(lenet.image_shape, outputs).values()),
             'macs_dense': sum(macs(lenet.image_shape, lenet.widths).values())}
 
 
@@ -427,7 +427,8 @@ def assemble(train_set, settings, start=None, compiled=False):
     batch = partial(input_data.batch, *train_set, step=lenet.step, batch_size=settings.batch_size, seed=settings.seed)
     step = partial(training_step, optimizer=optimizer, lambda_g=settings.group_lasso, lambda_v=settings.group_variance)
     loop = loops.compiled if compiled else loops.ordinary
-    traced = cache(partial(loop, train_set, lenet, optimizer, step, settings))  # after any refusal
+    # Traced by the first call, for that takes seconds, and the run's folder may be refused before.
+    traced = cache(partial(loop, train_set, lenet, optimizer, step, settings))
     return lenet, optimizer, batch, lambda count: traced()(count)
 
 

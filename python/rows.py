@@ -213,6 +213,12 @@ def written(rows, header=False):
     return evaluations.lines([COLUMNS] * header + [[row[name] for name in COLUMNS] for row in rows])
 
 
+def is_start(cells, wanted):
+    """Whether cells, the last of which may be cut, are the first of those wanted."""
+    *whole, last = cells
+    return whole == wanted[:len(whole)] and wanted[len(whole)].startswith(last)
+
+
 def append(path, row):
     """Adds the row, unless it is there, while other processes may do the same.
 
@@ -231,8 +237,7 @@ def append(path, row):
             if any(line.row and key(line.row) == key(row) for line in lines):
                 return
             wanted = [row[name] for name in COLUMNS]
-            cut = next((i for i, line in enumerate(lines) if line.cells and line.cells[:-1] == wanted[
-                :len(line.cells) - 1] and wanted[len(line.cells) - 1].startswith(line.cells[-1])), None)
+            cut = next((i for i, line in enumerate(lines) if line.cells and is_start(line.cells, wanted)), None)
             if cut is None:
                 file.write('\n' * (before != '' and not before.endswith('\n')) + written([row], header=not before))
                 return
