@@ -195,7 +195,8 @@ class Run:
         made = [name for name in ('results.json', 'evaluations.csv', 'train', 'test', 'checkpoints/checkpoint')
                 if (self.folder / name).exists()]
         folder = self.folder / 'checkpoints'
-        emptied = self.facts['starts'] and folder.is_dir() and not os.listdir(folder)  # without a start: of a kill
+        # Before the first start an empty one is what a kill has left.
+        emptied = self.facts['starts'] and folder.is_dir() and not os.listdir(folder)
         if not _files(self.folder) and (made or emptied):
             raise RunError(f'{self.folder} is the folder of a run ({", ".join(made) or "an empty checkpoints"}), but '
                            f'its checkpoints are gone. Put them back, or give another --{self.flag} to start anew.')

@@ -58,9 +58,10 @@ class Evaluations:
     """
 
     def __init__(self, path, step):
-        """Takes out what a run that goes on at `step` makes again, or never made."""
+        """Takes out what is beyond `step`, where the run goes on. The row of `step` stays, threshold and seconds too.
+        """
         self.path, rows = path, read(path) if path.exists() else []
-        kept = [row for row in rows if int(row['step']) <= step]
+        kept = [row for row in rows if int(row['step']) <= step] if step else []  # at 0 all is made again
         self.columns, self.step, self.seconds = (
             (list(kept[-1]), int(kept[-1]['step']), float(kept[-1].get('seconds') or 0)) if kept else (None, None, 0.0))
         if path.exists():

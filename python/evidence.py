@@ -86,7 +86,7 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='te
     rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
     points = [(reached(row, measure, whole), points_lost(dense, row, part)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):
-        if before <= level <= after or after <= level <= before:  # neither is NaN
+        if before <= level <= after or after <= level <= before:  # false if one is NaN
             weight = (level - before) / (after - before) if after != before else 0
             return points_before + weight * (points_after - points_before)
     return None

@@ -44,15 +44,15 @@ def lock(path, kind=fcntl.LOCK_EX, flags=0, seconds=0.0):
     """The descriptor of a file or folder on which this process now has a lock, which dies with it.
 
     Args:
-      path: pathlib.Path. kind: fcntl.LOCK_EX, or LOCK_SH to look. flags: more of os.open's.
+      path: pathlib.Path. kind: fcntl.LOCK_EX, or LOCK_SH to look. flags: of os.open, besides whether it writes.
 
     Raises:
       BlockingIOError: another process has had one for so many seconds.
-      OSError: there is no such file.
+      OSError: there is no such file, or this process may not open it.
     """
-    # NFS gives an exclusive lock to those alone who may write.
-    mode = os.O_RDWR if kind == fcntl.LOCK_EX and not path.is_dir() else os.O_RDONLY
-    number, end = os.open(path, mode | flags, 0o666), time.monotonic() + seconds
+    # NFS gives an exclusive lock to those alone who may write; elsewhere who may read gets one, too.
+    writes = kind == fcntl.LOCK_EX and not path.is_dir() and (os.access(path, os.W_OK) or not path.exists())
+    number, end = os.open(path, (os.O_RDWR if writes else os.O_RDONLY) | flags, 0o666), time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(number, kind | fcntl.LOCK_NB)

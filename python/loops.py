@@ -51,9 +51,10 @@ def ordinary(train_set, lenet, optimizer, step, settings):
 def trip_count(settings):
     """How many steps each call of the compiled way has, an int.
 
-    As many as fit the run's intervals, which end its calls: their greatest common divisor or, of a larger one, as equal
-    a part as there is. At least 16 and at most 256, but never more than 10^6 indices or 10^8 elements of masks (our
-    choice). A call takes the time of all, however few it is asked for: with intervals below 16 most of it is lost.
+    As many as fit the run's intervals, which end its calls: their greatest common divisor or, if that is above the
+    most, as equal a part of it as there is. At least 16 and at most 256, but never more than 10^6 indices or 10^8
+    elements of masks (our choice). A call takes the time of all, however few it is asked for: with intervals below 16
+    most of it is lost.
     """
     most = max(1, min(256, 10**6 // settings.batch_size, 10**8 // (settings.batch_size * sum(settings.widths[2:]))))
     together = math.gcd(settings.eval_interval, settings.checkpoint_interval)

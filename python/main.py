@@ -387,7 +387,7 @@ def adam(settings):
 def training_step(lenet, optimizer, images, labels, lambda_g, lambda_v, cond=tf.cond):
     """One step on one batch; returns whether loss and gradient were finite, a bool scalar. If not, nothing changes.
 
-    `cond` is tf.cond, or what stands for it where XLA compiles the step, loops.select.
+    `cond` is tf.cond, or what stands for it where XLA compiles the step, loops.apply_or_undo.
     """
     with tf.GradientTape() as tape:
         logits, _ = lenet.net(images, training_status=True)
@@ -508,8 +508,8 @@ def train(data, settings, log_dir=None, source=None, start=None, visits=(), visi
         if not math.isfinite(figures['test']['cross_entropy']):
             raise program.RunError('the weights are no longer finite. Try a smaller --learning_rate.')
         show.end(figures)
-        if run.signal:  # in the last evaluation
-            raise program.Interrupted(run.signal, step)
+        if run.signal:  # since the last step
+            raise program.Interrupted(run.signal, step, 'the run is finished, no target was checked')
     return figures, lenet
 
 

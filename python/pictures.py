@@ -59,12 +59,16 @@ def fingerprint(shown):
 
 
 def source(path):
-    """The fingerprint that this program has left in a PNG or GIF file; None: of another program, or no picture."""
+    """The fingerprint that this program has left in a PNG or GIF file; None: of another program, or no picture.
+
+    MARK, of a GIF of an earlier version.
+    """
     from PIL import Image
     try:
         with warnings.catch_warnings(action='ignore'), Image.open(path) as image:  # PIL warns of large ones
-            mark, _, of_gif = image.info.get('comment', b'').decode('latin-1').partition(' ')
-            return image.info.get(MARK) or (of_gif if mark == MARK else None)
+            comment = image.info.get('comment', b'') if image.format == 'GIF' else b''  # in a PNG file it is a str
+            mark, _, of_gif = comment.decode('latin-1').partition(' ')
+            return image.info.get(MARK) or (of_gif or MARK if mark == MARK else None)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 

@@ -15,11 +15,10 @@ class RunError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal has ended the run, after a checkpoint; `status` is the exit status that a shell expects."""
+    """A signal has ended the run, after a checkpoint or its end; `status` is the exit status that a shell expects."""
 
-    def __init__(self, number, step):
-        super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: '
-                         'the same command continues from there.')
+    def __init__(self, number, step, then='the same command continues from there'):
+        super().__init__(f'stopped by {signal.Signals(number).name} at step {step:,}: {then}.')
         self.status = 128 + number
 
 
@@ -149,7 +148,7 @@ def parse_flags(doc, groups, argv):
     if {'-h', '-help', '--help', '--helpshort'} & set(argv[1:]):
         print(doc, *map(flags.FLAGS.module_help, groups), sep='\n', flush=True)
         sys.exit()
-    if 'log_dir' in flags.FLAGS and 'log_dir' not in _defined:  # that of absl's logging, of which nothing takes notice
+    if flags.FLAGS.find_module_defining_flag('log_dir') == 'absl.logging':  # of which nothing here takes notice
         delattr(flags.FLAGS, 'log_dir')
     try:
         stray = flags.FLAGS(argv)[1:]

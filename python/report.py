@@ -219,10 +219,11 @@ class Report:
         """Writes results.json, then prints the final table: the reader of the output may have gone by now."""
         seconds, path = time.perf_counter() - self.started, self.folder / 'results.json'
         timed = {'steps_timed': figures['step'] - self.first, 'seconds': round(seconds, 1)}
-        if not timed['steps_timed']:  # it was finished before: what that took still counts
+        if not timed['steps_timed']:  # if it was finished before, what that took still counts
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 before = json.loads(path.read_text())
-                timed = {name: before[name] for name in timed}
+                if before['results']['step'] == figures['step']:  # else it is of another end
+                    timed = {'steps_timed': before.get('steps_timed', figures['step']), 'seconds': before['seconds']}
         checkpoints.write_json(path, {**self.run.facts, 'results': figures, **timed})
         self.close()
         print(f'\n{"layer":8}  {"zero weights":>12}  {"groups alive":>14}')

@@ -18,7 +18,7 @@ from main import REGULARISED
 from report import method
 
 # The columns that tell a run of main.py from all others. A retrained row has its first run's, and those of PLAIN, which
-# are as here in the rows of main.py.
+# are as here in the rows of main.py at its default threshold.
 FIRST = ('dataset', 'widths', 'seed', 'group_lasso', 'group_variance', 'random_sparsity', 'steps', 'learning_rate',
          'final_learning_rate')
 PLAIN = {'groups': '', 'retrain_steps': '0', 'sparsity_threshold': '0.001'}

@@ -160,9 +160,20 @@ def test_a_larger_max_steps_extends_a_finished_run_and_other_surroundings_are_sa
     run_main(*SHORT, f'--log_dir={tmp_path}')  # a finished run: nothing is trained, nobody warned
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == starts and not capsys.readouterr().err
     assert (tmp_path / 'results.json').read_text() == results  # the seconds, too
-    (tmp_path / 'results.json').write_text('[]')
-    run_main(*SHORT, f'--log_dir={tmp_path}')
-    assert json.loads((tmp_path / 'results.json').read_text())['steps_timed'] == 0
+    finished = json.loads(results)
+    for change, timed in (({'results': {'step': 9}}, 0), ({'steps_timed': None}, 6)):
+        found = {name: value for name, value in {**finished, 'seconds': 77, **change}.items() if value is not None}
+        (tmp_path / 'results.json').write_text(json.dumps(found))
+        run_main(*SHORT, f'--log_dir={tmp_path}')
+        again = json.loads((tmp_path / 'results.json').read_text())
+        assert again['steps_timed'] == timed and (again['seconds'] == 77) == (timed == 6)
+
+
+def test_a_start_at_step_0_makes_all_rows_again(tmp_path):
+    row = {'step': 0, 'threshold': 0.05, 'seconds': 1.0}
+    evaluations.Evaluations(tmp_path / 'it.csv', 0).append(row)
+    evaluations.Evaluations(tmp_path / 'it.csv', 0).append({**row, 'threshold': 0.001})
+    assert [row['threshold'] for row in evaluations.read(tmp_path / 'it.csv')] == ['0.001']
 
 
 def test_another_interval_costs_no_row_and_other_thresholds_make_no_curve(run_main, begun, tmp_path):
@@ -191,7 +202,7 @@ def test_a_signal_in_the_last_evaluation_is_one(run_main, begun, tmp_path, monke
     monkeypatch.setattr(main, 'accuracies', accuracies)
     with pytest.raises(SystemExit) as stop:
         run_main(*SHORT, '--max_steps=3', f'--log_dir={tmp_path}')
-    assert stop.value.code == 128 + signal.SIGTERM and 'stopped by SIGTERM at step 3' in capsys.readouterr().err
+    assert stop.value.code == 128 + signal.SIGTERM and 'at step 3: the run is finished' in capsys.readouterr().err
     assert json.loads((tmp_path / 'results.json').read_text())['results']['step'] == 3
 
 
@@ -525,6 +536,21 @@ def test_a_part_and_what_was_left_are_locked_by_who_may_write_as_nfs_asks(tmp_pa
     monkeypatch.setattr(fcntl, 'flock', flock)
     files.replace(tmp_path / 'it', 'whole')
     assert os.listdir(tmp_path) == ['it'] and (tmp_path / 'it').read_text() == 'whole'
+
+
+def test_a_part_that_was_left_read_only_goes_too(tmp_path, monkeypatch):
+    left, original = tmp_path / '.it.0123abcd.part', os.open
+    left.write_text('half')
+
+    def read_only(path, flags, *more, **options):
+        if path == left and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return original(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, 'open', read_only)
+    monkeypatch.setattr(os, 'access', lambda path, _: path != left)  # root may write all
+    files.replace(tmp_path / 'it', 'whole')
+    assert os.listdir(tmp_path) == ['it']
 
 
 @pytest.mark.parametrize('folder', [False, True])

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import checkpoints
 import evaluations
@@ -214,3 +214,13 @@ def test_a_picture_too_large_to_open_is_somebody_elses(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
     with pytest.raises(program.RunError, match='no picture of this program'):
         pictures.check(tmp_path / 'it.png')
+
+
+def test_a_comment_is_the_mark_in_a_gif_alone(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text('comment', 'mine')
+    Image.new('1', (9, 9)).save(tmp_path / 'it.png', pnginfo=text)
+    with pytest.raises(program.RunError, match='no picture of this program'):
+        pictures.check(tmp_path / 'it.png')
+    Image.new('P', (9, 9)).save(tmp_path / 'it.gif', comment=pictures.MARK)  # as earlier versions did
+    pictures.check(tmp_path / 'it.gif')
