@@ -7,6 +7,7 @@ Nothing that is on the disk already is ever replaced or deleted, and archives ar
 
 import collections
 import contextlib
+import errno
 import gzip
 import hashlib
 import math
@@ -180,6 +181,13 @@ def _readable(path, remedy=MOVE):
         raise DataError(f'{path}: cannot be read or unpacked ({error}). {remedy}') from error
 
 
+def _opened(path):
+    """The file, to be read; OSError if it is a pipe, whose reader would wait, or a device, which may have no end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, 'No regular file', str(path))
+    return open(path, 'rb')
+
+
 def _check_labels(labels, path, remedy=MOVE):
     if len(labels) and labels.max() >= CLASSES:
         raise DataError(f'{path}: label {labels.max()} is outside 0..{CLASSES - 1}. {remedy}')
@@ -239,8 +247,8 @@ def read_idx(path, dimensions, dataset):
     Raises:
       DataError: the file cannot be read, or is cut short, or no IDX file of that many dimensions.
     """
-    with _readable(path):
-        content = path.read_bytes()
+    with _readable(path), _opened(path) as file:
+        content = file.read()
         if path.suffix == '.gz':
             content = gzip.decompress(content)
     header = 4 + 4 * dimensions
@@ -292,7 +300,7 @@ def _unpacked(folder):
     """Dict from the name of each of the six files that is there to its bytes."""
     found = {}
     for name in filter(lambda name: os.path.lexists(folder / name), SHA256['cifar10']):
-        with open(folder / name, 'rb') as file:
+        with _opened(folder / name) as file:
             found[name] = _content(file)
     return found
 
@@ -300,7 +308,7 @@ def _unpacked(folder):
 def _archived(path):
     """The same out of the archive, whatever folder it has them in; nothing is unpacked to the disk."""
     found = {}
-    with tarfile.open(path, 'r:gz') as archive:
+    with _opened(path) as file, tarfile.open(fileobj=file, mode='r:gz') as archive:
         for member in archive:
             name = posixpath.basename(member.name)
             if name in SHA256['cifar10'] and member.isreg():  # not a link

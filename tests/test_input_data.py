@@ -350,6 +350,21 @@ def test_a_folder_and_a_dangling_link_in_place_of_a_file_of_cifar10(cifar):
     fails(cifar, path, 'Is a directory', dataset='cifar10')
 
 
+@pytest.mark.parametrize('make', [os.mkfifo, lambda path: path.symlink_to('/dev/zero')], ids=['pipe', 'device'])
+def test_what_would_be_read_for_ever_is_named(folder, cifar, make):
+    path = folder / PACKED[0]
+    path.unlink()
+    make(path)
+    fails(folder, path, 'No regular file')
+    path = cifar / 'cifar-10-batches-bin' / 'data_batch_3.bin'
+    path.unlink()
+    make(path)
+    fails(cifar, path, 'No regular file', dataset='cifar10')
+    path = clear(cifar)
+    make(path)
+    fails(cifar, path, 'No regular file', dataset='cifar10')
+
+
 @pytest.mark.parametrize('damage, words', [
     (lambda files, whole: b'', 'cannot be read or unpacked'),
     (lambda files, whole: b'<html>404</html>', 'cannot be read or unpacked'),
