@@ -35,9 +35,9 @@ def spread(values, form='.2f'):
 def bounds(values, confidence=0.95, sign='+'):
     """Mean and t interval, if there are two values, as text: +0.12 [+0.03, +0.21]; with sign='' no plus signs."""
     if len(values) == 1:
-        return f'{values[0]:{sign}.2f}'
+        return f'{values[0]:{sign}z.2f}'
     mean, half = interval(values, confidence)
-    return f'{mean:{sign}.2f} [{mean - half:{sign}.2f}, {mean + half:{sign}.2f}]'
+    return f'{mean:{sign}z.2f} [{mean - half:{sign}z.2f}, {mean + half:{sign}z.2f}]'
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
@@ -63,7 +63,7 @@ def claim_table(rows, variance):
         verdict = VERDICTS.get((abs(paper - mean) <= half, abs(equal - mean) <= half)) or (
             'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size')
         sign = '' if equal else '+'
-        table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
+        table.append((words, f'{paper:{sign}z.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
     return table
 
 
@@ -86,7 +86,7 @@ def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
         paired = [] if UNREACHED in lost[1:] else [*paired_differences(found, level).values()]
         table.append((f'{level:g}%', *lost, *((
             bounds(paired), f'{evidence.sign_flip(paired):.3f}' if len(paired) > 1 else 'none',
-            ', '.join(f'{points:+.2f}' for points in paired)) if paired else [UNREACHED] * 3)))
+            ', '.join(f'{points:+z.2f}' for points in paired)) if paired else [UNREACHED] * 3)))
     table = [line for line in table if {UNREACHED} != {*line[1:]}]
     first = 1 if any(found['scn'].values()) else 2
     last = None if len(seeds) <= IN_A_CELL else -1
@@ -100,7 +100,7 @@ def seed_table(rows, variance, measure, retrain_steps=0):
     paired = {level: of for level in levels if (of := paired_differences(found, level))}
     seeds = sorted({row['seed'] for row in variant(rows, retrain_steps)}, key=int) if paired else []
     return [('seed', *(f'{level}%' for level in paired)), *(
-        (seed, *(f'{of[seed]:+.2f}' if seed in of else 'not reached' for of in paired.values())) for seed in seeds)]
+        (seed, *(f'{of[seed]:+z.2f}' if seed in of else 'not reached' for of in paired.values())) for seed in seeds)]
 
 
 def baseline_table(rows, every, variance, retrain_steps):

@@ -586,6 +586,7 @@ def test_an_interval_is_the_one_by_hand_and_covers_as_often_as_it_says():
     assert mean == pytest.approx(7 / 3) and half == pytest.approx(4.302653 * math.sqrt(7 / 3) / math.sqrt(3), rel=1e-6)
     assert figure.bounds([1.0, 2.0, 4.0]) == '+2.33 [-1.46, +6.13]'
     assert figure.bounds([1.0, 2.0, 4.0], sign='') == '2.33 [-1.46, 6.13]' and figure.bounds([1.0]) == '+1.00'
+    assert figure.bounds([-0.001]) == '+0.00'
     random = np.random.default_rng(0)
     for seeds, confidence in ((3, 0.95), (7, 0.975)):
         covered = [abs(mean - 5) <= half for mean, half in (
