@@ -63,7 +63,7 @@ def claim_table(rows, variance):
         verdict = VERDICTS.get((abs(paper - mean) <= half, abs(equal - mean) <= half)) or (
             'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size')
         sign = '' if equal else '+'
-        table.append((words, f'{paper:{sign}z.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
+        table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
     return table
 
 

@@ -547,6 +547,16 @@ def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method,
     assert found == (expected if expected is None else pytest.approx(expected))
 
 
+def test_a_neighbour_that_does_not_say_its_level_encloses_none():
+    """Its zeros by layer are empty, as in rows of earlier versions."""
+    said, silent = series('ssl', 0, [(0.001, 0.6, 0.98), (0.01, 0.9, 0.9)])
+    said |= {f'zero_{layer}': '0.6' for layer in main.REGULARISED}
+    for level in (60, 75):
+        assert evidence.drop([ROWS[0], said, silent], '0', 'ssl', '0', 'mean_of_three', level) is None
+    assert evidence.drop([ROWS[0], said, {**silent, **{f'zero_{layer}': '0.9' for layer in main.REGULARISED}}],
+                         '0', 'ssl', '0', 'mean_of_three', 60) == pytest.approx(1)
+
+
 def test_a_level_may_be_the_multiply_accumulates_saved():
     rows = [dict(row, macs=macs) for row, macs in zip(ROWS, (1000, 900, 100, 400, 800, 700), strict=True)]
     for level, expected in ((60, 0.5), (75, 2.25), (95, None)):  # saved: 90%, 60%, 20% at 0.95, 0.985, 0.995
