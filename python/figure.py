@@ -231,7 +231,7 @@ def points(rows, measure, some, retrain_steps=0):
 
 def curves(rows, variance, measure, levels, small=()):
     """A panel of `pictures.draw_comparison`; `small` are rows of `fresh`, the others those of `drops`."""
-    found, levels = {}, sorted({*PLAN[measure][1], *levels})
+    found, levels, seeds = {}, sorted({*PLAN[measure][1], *levels}), {row['seed'] for row in rows}
     last = max(int(row['retrain_steps']) for row in rows)
     for steps in sorted({0, last}):
         lost = drops(rows, variance, measure, levels, steps)
@@ -240,8 +240,8 @@ def curves(rows, variance, measure, levels, small=()):
                 continue
             runs = [row for row in variant(rows, steps) if (row['method'], row['group_variance']) == (name, of)]
             means = [(level, *(interval(values) if len(values) > 1 else (values[0], None)))
-                     for level, by_seed in lost[name].items() if (values := list(by_seed.values()))
-                     and by_seed.keys() == {row['seed'] for row in runs}]
+                     for level, by_seed in lost[name].items()
+                     if by_seed.keys() == seeds and (values := list(by_seed.values()))]
             if runs:
                 found[name, 'retrained' if steps else 'plain'] = {
                     'runs': points(rows, measure, runs, steps), 'means': means}

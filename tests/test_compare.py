@@ -792,6 +792,9 @@ def test_every_run_is_a_point_and_every_kind_of_row_a_curve():
     assert found['magnitude', 'plain']['runs'] == [pytest.approx((75, 2))]
     assert found['fresh', 'plain']['runs'] == [pytest.approx((90, 4))]
     assert figure.points(rows[:1], evidence.MACS_SAVED, pruned, 3000) == []  # of a dense net that is not retrained
+    fewer = [row for row in rows if row['seed'] == '0' or row['retrain_steps'] == '0']
+    means = {kind: of['means'] for kind, of in figure.curves(fewer, 0.01, evidence.MACS_SAVED, [75]).items()}
+    assert means['ssl', 'plain'] and not means['ssl', 'retrained']  # a mean is one of all seeds
     by_layers = figure.curves(rows, 0.01, 'mean_of_four', [75])
     assert ('fresh', 'plain') not in by_layers and by_layers['gss', 'paper']['means'][-1] == (90, 0.62, None)
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import itertools
 import json
 import math
 import re
@@ -208,17 +207,13 @@ def measured(dataset='mnist', name=None, **columns):
 
 
 def grid(**columns):
-    """The rows of the three seeds that the page is about; those of seeds 3 to 9 are being collected."""
+    """The rows of the three seeds that explored, of all strengths and of SCN."""
     return [row for row in measured(widths='20-50-500-256', steps=10000, **columns) if int(row['seed']) < 3]
 
 
 def planned():
-    """The rows of those of the plan's seeds that have SSL and GSS at the three strengths that come first."""
-    rows, wanted = measured(widths='20-50-500-256', steps=10000), itertools.product(
-        ('ssl', 'gss'), ('0.004', '0.008', '0.015'))
-    seeds = [{row['seed'] for row in matching(rows, method=method, group_lasso=lasso, retrain_steps=0)}
-             for method, lasso in wanted]
-    return [row for row in rows if int(row['seed']) >= 3 and row['seed'] in set.intersection(*seeds)]
+    """The rows of the plan's seeds."""
+    return [row for row in measured(widths='20-50-500-256', steps=10000) if 3 <= int(row['seed']) <= 9]
 
 
 def cifar(**columns):
@@ -233,8 +228,8 @@ def first_run():
 
 
 def claims():
-    mnist, of_cifar = figure.claim_table(grid(), 0.01), figure.claim_table(cifar(), 0.01)
-    return [*mnist[:4], (f'CIFAR-10: {of_cifar[4][0]}', *of_cifar[4][1:])]
+    plan, explored, of_cifar = (figure.claim_table(rows, 0.01) for rows in (planned(), grid(), cifar()))
+    return [*plan[:3], explored[3], (f'CIFAR-10: {of_cifar[4][0]}', *of_cifar[4][1:])]
 
 
 def printed():
@@ -357,10 +352,11 @@ def independent():
 def published():
     table = [('net', 'multiply-accumulates left', 'points lost'), ('Lin et al., GSS', '5.2%', '0.08'),
              ('', '4.1%', '0.20'), ('Lin et al., SSL', '7.0%', '0.05'), ('', '4.0%', '0.20')]
-    for kind in ('gss', 'ssl'):
-        dense, some = (sorted(matching(planned(), retrain_steps=3000, **of), key=lambda row: row['seed']) for of in (
-            {'method': 'dense'}, {'method': kind, 'group_lasso': 0.004}))
-        pairs = list(zip(dense, some, strict=True))
+    dense, *both = ({row['seed']: row for row in matching(planned(), retrain_steps=3000, **of)} for of in (
+        {'method': 'dense'}, *({'method': kind, 'group_lasso': 0.004} for kind in ('gss', 'ssl'))))
+    seeds = sorted(dense.keys() & both[0].keys() & both[1].keys())
+    for kind, some in zip(('gss', 'ssl'), both, strict=True):
+        pairs = [(dense[seed], some[seed]) for seed in seeds]
         left = statistics.mean(int(of['macs']) / int(whole['macs']) for whole, of in pairs)
         table.append((f'here, {kind.upper()} at lambda_g = 0.004', f'{left:.0%}', figure.spread(
             figure.points_lost(whole, of) for whole, of in pairs)))
@@ -375,10 +371,8 @@ TABLES = {  # page and name to what has to be on it
                              ('MACS', figure.MACS_SAVED), ('FIVE', 'mean_of_five'))},
     ('_img/README.rst', 'RUNS'): lambda: figure.run_table(grid()),
     ('_img/README.rst', 'LAMBDA_V'): lambda_v,
-    ('_img/README.rst', 'SO_FAR'): lambda: figure.seed_table(planned(), 0.01, 'mean_of_four'),
-    ('_img/README.rst', 'SO_FAR_RETRAINED'): lambda: figure.seed_table(planned(), 0.01, figure.MACS_SAVED, 3000),
-    **{('_img/README.rst', f'PLANNED_{steps}'): lambda steps=steps: figure.run_table(planned(), steps)
-       for steps in (0, 3000)},
+    ('_img/README.rst', 'RETRAINED_BY_SEED'): lambda: figure.seed_table(planned(), 0.01, figure.MACS_SAVED, 3000),
+    ('_img/README.rst', 'RETRAINED_RUNS'): lambda: figure.run_table(planned(), 3000),
     ('_img/README.rst', 'CHOICE'): lambda: runs(measured('mnist_5k', 'mnist_5k.csv')),
     ('_img/README.rst', 'PAPER_WIDTHS'): lambda: runs(paper_widths()),
     ('_img/README.rst', 'WIDE_RUNS'): lambda: figure.run_table(measured(widths='64-128-512-256')),
@@ -448,11 +442,12 @@ def test_the_pictures_are_of_the_csvs(tmp_path):
     for rows, every, end in ((grid(), measured(), ''), (cifar(), measured('cifar10'), '_cifar10')):
         figure.draw_drops(rows, 0.01, LEVELS, tmp_path / f'comparison{end}.png', figure.fresh(rows, every))
         figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
+    figure.draw_drops(planned(), 0.01, [80, 90], tmp_path / 'plan.png', figure.fresh(planned(), measured()))
     pictures.draw_curve(pictures.read_curve(ROOT / '_img' / 'training.csv'), tmp_path / 'training.png')
     illustrate.draw_idea(tmp_path / 'idea.png')
     filters.draw(filters.read(ROOT / '_img' / 'filters.csv'), tmp_path / 'filters.png')
     drawn = {path.name: pictures.source(path) for path in tmp_path.iterdir()}
-    assert len(set(drawn.values())) == len(drawn) == 7 and None not in drawn.values()
+    assert len(set(drawn.values())) == len(drawn) == 8 and None not in drawn.values()
     assert drawn == {name: pictures.source(ROOT / '_img' / name) for name in drawn}
 
 
@@ -498,9 +493,29 @@ def test_what_the_text_says_of_the_tables():
     assert f'down to {least:.0%} of the multiply-accumulates' in WORDS['_img/README.rst']
 
 
-def test_the_plans_seeds_so_far_are_those_of_the_command():
-    seeds = sorted({row['seed'] for row in planned()}, key=int)
-    assert f'    python python/compare.py --figure --levels= --seeds={",".join(seeds)}\n' in RESULTS
+def plan_tables():
+    """What compare.py prints of the plan's seeds, plain."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        figure.show(figure.variant(planned()), [0.01], [80, 90])
+    return [part for part in out.getvalue().strip().split('\n\n') if part.startswith('=')]
+
+
+def test_the_plans_tables_are_all_there():
+    assert len(tables := plan_tables()) >= 10
+    assert not [table for table in tables if table not in RESULTS]
+
+
+def test_what_the_text_says_of_the_plans_two_statements():
+    assert {row['seed'] for row in planned()} == set('3456789')
+    found = figure.drops(planned(), 0.01, 'mean_of_four', (80, 90))
+    for level in (80, 90):
+        paired = [*figure.paired_differences(found, level).values()]
+        mean, half = figure.interval(paired, figure.PRIMARY)
+        paper = figure.PAPER['gss'][level] - figure.PAPER['ssl'][level]
+        outside = ['outside' if abs(value - mean) > half else 'inside' for value in (paper, 0)]
+        assert len(paired) == 7
+        assert (f"At {level}%, {figure.bounds(paired, figure.PRIMARY)}: the paper's {paper:+.2f} lies {outside[0]} the "
+                f'interval, 0 {outside[1]}; p = {figure.evidence.sign_flip(paired):.3f}.') in WORDS['_img/README.rst']
 
 
 def test_what_was_to_be_expected_of_the_plan():
