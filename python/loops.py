@@ -1,8 +1,8 @@
 """Many training steps in one call: op by op, or compiled by XLA.
 
 Op by op, a GPU waits: each step launches many small kernels, its indices come from the CPU, and whether it was finite
-goes back there. Compiled, many steps shall be one program of fewer kernels that asks the host nothing meanwhile; how
-fast that is on a GPU is not measured. On a CPU it is the slower way. Both ways compute the same up to rounding;
+goes back there. Compiled, many steps are one program of fewer kernels that asks the host nothing meanwhile: what that
+gains is in python/README.rst, "GPU". On a CPU it is the slower way. Both ways compute the same up to rounding;
 neither's bits are the other's.
 
 `ordinary` and `compiled` take:

@@ -29,7 +29,7 @@ import pictures
 import program
 import retrain
 from conftest import OUTSIDE, ROOT
-from rows import matching
+from rows import key, matching
 
 PAGES = {name: (ROOT / name).read_text()
          for name in ('README.rst', '_img/README.rst', 'python/README.rst', 'demo/README.rst')}
@@ -328,7 +328,16 @@ def cifar_dense():
 
 
 def training():
-    return pictures.level_table(pictures.read_curve(ROOT / '_img' / 'training.csv'))
+    return pictures.level_table(curve('training'))
+
+
+def curve(name):
+    return pictures.read_curve(ROOT / '_img' / f'{name}.csv')
+
+
+def of_gpu(**columns):
+    """The rows of the seeds that an H200 has finished."""
+    return [row for row in measured('mnist', 'h200.csv', **columns) if int(row['seed']) < 2]
 
 
 def independent():
@@ -371,6 +380,9 @@ TABLES = {  # page and name to what has to be on it
                              ('MACS', figure.MACS_SAVED), ('FIVE', 'mean_of_five'))},
     ('_img/README.rst', 'RUNS'): lambda: figure.run_table(grid()),
     ('_img/README.rst', 'LAMBDA_V'): lambda_v,
+    ('_img/README.rst', 'VARIANCES'): lambda: figure.run_table(of_gpu()),
+    **{('_img/README.rst', f'OWN_{name}'): lambda name=name: pictures.level_table(
+        curve(f'h200_{name}'), curve('h200_dense')) for name in ('gss', 'ssl')},
     ('_img/README.rst', 'RETRAINED_BY_SEED'): lambda: figure.seed_table(planned(), 0.01, figure.MACS_SAVED, 3000),
     ('_img/README.rst', 'RETRAINED_RUNS'): lambda: figure.run_table(planned(), 3000),
     ('_img/README.rst', 'CHOICE'): lambda: runs(measured('mnist_5k', 'mnist_5k.csv')),
@@ -403,12 +415,34 @@ def test_the_table_of_keras_applications_is_what_the_csv_gives():
 
 
 def test_the_figures_of_the_papers_own_command_are_those_of_the_curve():
-    table, (*_, end) = training(), pictures.read_curve(ROOT / '_img' / 'training.csv')
+    table, (*_, end) = training(), curve('training')
     said = ' '.join(main.__doc__.split())
     assert f'its first {int(end["step"]):,} steps' in said and f'mean of five {end["mean_of_five"]:.2%}' in said
     assert f'give {float(table[-1][-1][:-1]):.1f}%,' in said
     at_80, = (line[-1] for line in table if line[0] == '80.0%')
     assert f'At 80% zeros, mean of four, {at_80} of the test images are right' in WORDS['README.rst']
+
+
+def test_what_the_text_says_of_the_papers_own_command_on_a_gpu():
+    lost = [[float(line[-1]) for line in pictures.level_table(
+        curve(f'h200_{name}'), curve('h200_dense'))[1:]] for name in ('gss', 'ssl')]
+    steps = ' and '.join(f'{curve(name)[-1]["step"]:,.0f}' for name in ('h200_gss', 'h200_ssl'))
+    assert f'so far for {steps} steps' in WORDS['_img/README.rst']
+    assert f'Up to 80% neither loses more than {max(map(max, lost)):.2f} points' in WORDS['_img/README.rst']
+    assert 100 * math.sqrt(0.992 * 0.008 / 10**4) == pytest.approx(0.09, abs=0.005)  # of one accuracy, in points
+
+
+def test_what_the_text_says_of_runs_on_two_devices():
+    both = [(row, twin) for row in of_gpu() if row['group_variance'] in ('0', '0.01') and row['group_lasso'] != '0'
+            for twin in grid(retrain_steps=0) if key(twin) == key(row)]
+    assert {row['device'] for row in of_gpu()} == {'NVIDIA H200'} and len(both) == 16
+    assert all(row['alive_conv1'] == twin['alive_conv1'] for row, twin in both)
+    differ = [abs(figure.points_lost(*pair)) for pair in both]
+    assert (f'by {max(differ):.2f} points at most, by {statistics.mean(differ):.2f} in the mean'
+            ) in WORDS['_img/README.rst']
+    ssl, gss = (of_gpu(method=name, seed=1, group_lasso=0.015, group_variance=of)[0]['alive_conv1']
+                for name, of in (('ssl', 0), ('gss', 0.01)))
+    assert f'conv1 keeps {gss} filters at lambda_g = 0.015, where SSL keeps {ssl}.' in WORDS['_img/README.rst']
 
 
 def test_what_the_three_commands_print():
@@ -443,7 +477,7 @@ def test_the_pictures_are_of_the_csvs(tmp_path):
         figure.draw_drops(rows, 0.01, LEVELS, tmp_path / f'comparison{end}.png', figure.fresh(rows, every))
         figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
     figure.draw_drops(planned(), 0.01, [80, 90], tmp_path / 'plan.png', figure.fresh(planned(), measured()))
-    pictures.draw_curve(pictures.read_curve(ROOT / '_img' / 'training.csv'), tmp_path / 'training.png')
+    pictures.draw_curve(curve('training'), tmp_path / 'training.png')
     illustrate.draw_idea(tmp_path / 'idea.png')
     filters.draw(filters.read(ROOT / '_img' / 'filters.csv'), tmp_path / 'filters.png')
     drawn = {path.name: pictures.source(path) for path in tmp_path.iterdir()}
