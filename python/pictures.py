@@ -205,7 +205,7 @@ def draw_comparison(title, panels, path):
     plt, shown = pyplot(), {}
     figure, axes = plt.subplots(1, len(panels), figsize=(8.5, 4.3), layout='constrained', sharey=True, squeeze=False)
     for panel, (words, curves) in zip(axes[0], panels.items(), strict=True):
-        measured = [name for name in curves if name[1] != 'paper']
+        measured = [name for name, curve in curves.items() if name[1] != 'paper' and curve['means']]
         for (method, kind), curve in curves.items():
             fill = COLOURS[method] if kind == 'plain' else 'white'
             style = {'color': COLOURS[method], 'markeredgecolor': COLOURS[method], 'markerfacecolor': fill}
