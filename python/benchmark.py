@@ -4,7 +4,7 @@
 
 Each row is measured in turn with the others, a little at a time over several rounds; its median stands in the table:
 
-- this program's step and evaluation, the functions that `main.train` calls;
+- this program's step and evaluation, the functions that `main.train` calls; the step also alone, a call each;
 - the step compiled by XLA, as by main.py --compiled, where there is a GPU or --compiled is given;
 - "TensorFlow's defaults": the same without oneDNN where TensorFlow does not choose it by itself, and not deterministic;
 - PyTorch's step of the same net and loss, if PyTorch is installed (python -m pip install torch==2.13.0), and on a GPU

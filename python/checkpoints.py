@@ -89,7 +89,7 @@ def read_newest(folder, checkpoint):
                 checkpoint.read(path).assert_existing_objects_matched().expect_partial()
             return step
         except Exception as error:  # a damaged file shows itself in many ways
-            print(f'warning: {folder / path} cannot be read, the one before it is tried ({first_line(error)})',
+            print(f'warning: {folder / path} cannot be read and is passed over ({first_line(error)})',
                   file=sys.stderr)
     if max(found, default=0) > 0:
         raise RunError(f'none of the checkpoints in {folder / "checkpoints"} can be read. Give another folder.')
@@ -118,7 +118,7 @@ class Run:
       settings: main.Settings.
       facts: dict, the content of settings.json.
       undo: contextlib.ExitStack of what is to be done when the context is left.
-      signal: int, the number of the signal that has come, or 0. A second one ends the process as usual.
+      signal: int, the number of the signal that has come, or 0. The same one again ends the process as usual.
     """
 
     def __init__(self, log_dir, data, settings, source=None, start=None):
@@ -183,7 +183,8 @@ class Run:
             found = json.loads(path.read_text())
             theirs = {**found['identity']}
             # Of before `starts`: one, for all that is known.
-            starts = found.get('starts', [{'step': 0, **found['versions']}] if 'versions' in found else [])
+            starts = found.get('starts', [{'step': 0, **found['versions'], 'device': found.get('device', 'cpu')}]
+                               if 'versions' in found else [])
             self.facts['starts'] = [{**start, 'step': int(start['step'])} for start in starts]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise RunError(f'{path} is not what a run wrote. Give another --{self.flag}.') from error
@@ -224,8 +225,8 @@ class Run:
         self._start = {'step': step, **surroundings.conditions(), **({'compiled': 'by XLA'} if compiled else {})}
         if starts and step < self.settings.max_steps:
             before = starts[-1]
-            # Versions of before `starts` noted neither processor nor environment.
-            names = {'compiled', *before, *(self._start if 'processor' in before else ())} - {'step'}
+            # Earlier versions did not note Keras's; those of before `starts` neither processor nor environment.
+            names = {'compiled', *before, *(surroundings.CHANGE_BITS if 'processor' in before else ())} - {'step'}
             if changed := [f'{name} {before.get(name, "not set")} then, {self._start.get(name, "not set")} now'
                            for name in sorted(names) if before.get(name) != self._start.get(name)]:
                 print(f'warning: {self.folder} was last trained with {", ".join(changed)}: what follows is not bit for '
@@ -248,9 +249,11 @@ class Run:
                 self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3,
                                                            checkpoint_name='step')
                 listed = self._manager.checkpoints  # it will delete the oldest of these
+                unread = not self._manager.latest_checkpoint and os.path.lexists('checkpoints/checkpoint')
             except ValueError:  # UnicodeDecodeError is one
-                listed = ['what is no list']
-        if strangers := [path for path in listed if not re.fullmatch(r'checkpoints/step-\d+', path)]:
+                unread = True
+        if strangers := ['what is no list'] if unread else [
+                path for path in listed if not re.fullmatch(r'checkpoints/step-\d+', path)]:
             raise RunError(f'{folder / "checkpoint"} lists {strangers[0]}, which is no checkpoint of this run. Move '
                            'that file away: nothing needs it.')
         step = read_newest(self.folder, checkpoint)

@@ -1,10 +1,10 @@
 """The paper's figure, measured: what accuracy each method loses at each level of sparsity.
 
-    python compare.py                     trains the grid, one run of main.py after the other, and goes on where it was
-    python compare.py --print_commands    prints the runs that are still to do, for other machines or several at once
-    python compare.py --collect           takes the finished ones of these into the CSV
-    python compare.py --thresholds        takes them, with their thresholds moved, into a CSV of its own
-    python compare.py --figure            prints the tables of the pages, and draws what --picture and --alive name
+    python python/compare.py                     trains the grid, run after run of main.py, and goes on where it was
+    python python/compare.py --print_commands    prints the runs still to do, for other machines or several at once
+    python python/compare.py --collect           takes the finished ones of these into the CSV
+    python python/compare.py --thresholds        takes them, with their thresholds moved, into a CSV of its own
+    python python/compare.py --figure            prints the tables of the pages, draws what --picture and --alive name
 
 The grid has, for each seed, the dense net; SSL and GSS at each strength of the group lasso; and Sparsely Connected Nets
 at each level. All else is the same for all. With --retrain_steps each run is also retrained, by retrain.py, which makes
@@ -76,13 +76,13 @@ def define_flags():
         program.define_path('Output', name, None, f'With --figure: the PNG file to draw, {what}. None: none.')
 
 
-def numbers(name, number, valid, bounds):
-    """The values of a list flag, of type `number`; raises program.RunError if they are none, or not `valid`."""
+def numbers(name, given, number, valid, bounds):
+    """The values, of type `number`, of a list flag that has these texts; program.RunError if not all are `valid`."""
     def refuse(what):
-        raise program.RunError(f'--{name}={",".join(FLAGS[name].value)}: {what}.')
+        raise program.RunError(f'--{name}={",".join(given)}: {what}.')
 
     try:
-        values = list(dict.fromkeys(map(number, FLAGS[name].value)))
+        values = list(dict.fromkeys(map(number, given)))
     except ValueError:
         values = [math.nan]
     if not all(map(valid, values)) or not (values or name in EMPTY):
@@ -186,11 +186,12 @@ def move_thresholds(jobs, levels, data_dir, path):
 def compare():
     if FLAGS.print_commands + FLAGS.collect + FLAGS.thresholds + FLAGS.figure > 1:
         raise program.RunError('give only one of --print_commands, --collect, --thresholds and --figure.')
-    seeds = numbers('seeds', int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
-    lassos = numbers('group_lassos', float, lambda x: x == 0 or program.is_positive(x),
+    seeds = numbers('seeds', FLAGS.seeds, int, lambda n: 0 <= n < 2**31, 'whole numbers from 0 to 2147483647')
+    lassos = numbers('group_lassos', FLAGS.group_lassos, float, lambda x: x == 0 or program.is_positive(x),
                      'finite numbers of at least 0; those above, of at least 1.2e-38')
-    variances = numbers('group_variances', float, program.is_positive, 'finite numbers above 0, of at least 1.2e-38')
-    levels = numbers('levels', float, lambda x: 0 < x < 100, 'numbers between 0 and 100')
+    variances = numbers('group_variances', FLAGS.group_variances, float, program.is_positive,
+                        'finite numbers above 0, of at least 1.2e-38')
+    levels = numbers('levels', FLAGS.levels, float, lambda x: 0 < x < 100, 'numbers between 0 and 100')
     checked = main.Settings(widths=FLAGS.widths, max_steps=FLAGS.max_steps, learning_rate=FLAGS.learning_rate,
                             final_learning_rate=FLAGS.final_learning_rate)
     shared = {'dataset': FLAGS.dataset, 'widths': '-'.join(map(str, checked.widths)), 'steps': checked.max_steps,

@@ -112,7 +112,7 @@ def new_folder(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.part_of(path, folder=True) as part:
             yield part
-    except (OSError, tf.errors.OpError) as error:
+    except OSError as error:
         raise program.RunError(f'--output_dir={path} cannot be written ({program.first_line(error)}). '
                                'Give another.') from error
 
@@ -134,7 +134,7 @@ def compress_run(log_dir, output_dir=None, data_dir=None):
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise program.RunError(f'--output_dir={output} is there, and not an empty folder. Move it away, or give '
                                'another.')
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # a GPU's 10 bits would not be the same function
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # with TF32 a GPU's function would be another
     facts, settings = load_run.load_facts(folder)
     data, _ = load_run.load_data(folder, facts, data_dir)
     lenet = load_run.load_net(folder, settings, data.train.images.shape[1:])

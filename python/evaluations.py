@@ -73,6 +73,6 @@ class Evaluations:
             return
         if self.columns not in (None, list(row)):
             raise program.RunError(f'{self.path} has other columns than this program writes. Move it away.')
-        with open(self.path, 'a', newline='') as file:
+        with files.named(self.path), open(self.path, 'a', newline='') as file:  # a full disk's has no name
             file.write(lines([row] * (not self.columns) + [map(text, row.values())]))
         self.columns = list(row)

@@ -36,14 +36,17 @@ def write(net, folder, name):
     """Writes a keras.Model as the SavedModel `name` and the TFLite file `name`.tflite, for batches of any size.
 
     Saved are the bare variables: from a SavedModel of the model itself TensorFlow 2.21 makes a TFLite file that answers
-    NaN, and that of Keras's ExportArchive is 110 kB larger.
+    NaN, and that of Keras's ExportArchive is 110 kB larger. Raises OSError if a file cannot be written.
     """
     images = tf.TensorSpec(net.input_shape, tf.float32, name='images')
     signature = tf.function(lambda images: {'logits': net(images)}, autograph=False).get_concrete_function(images)
     module = tf.Module()
     module.all = [variable.value for variable in net.variables]
     with contextlib.chdir(folder):  # for TensorFlow takes a path as a pattern, see checkpoints.read_newest
-        tf.saved_model.save(module, name, signatures=signature)
+        try:
+            tf.saved_model.save(module, name, signatures=signature)
+        except tf.errors.OpError as error:
+            raise OSError(error.message) from error
         with quiet():
             lite = tf.lite.TFLiteConverter.from_saved_model(name).convert()
     (folder / f'{name}.tflite').write_bytes(lite)

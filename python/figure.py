@@ -25,11 +25,10 @@ IN_A_CELL = 4  # seeds at most; the values of more have a table of their own
 
 # ---------------------------------------------------------------------------------------------------- what is said
 
-def spread(values, form='.2f'):
-    """Mean and standard deviation, as text."""
+def spread(values):
+    """Mean and, of two or more, standard deviation, as text."""
     values = list(values)
-    deviation = f' ± {statistics.stdev(values):{form}}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):{form}}{deviation}' if values else 'out of range'
+    return f'{statistics.mean(values):.2f}' + (f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else '')
 
 
 def bounds(values, confidence=0.95, sign='+'):

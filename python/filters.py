@@ -1,7 +1,7 @@
 """The filters of conv1 of a run, at its start and now: a CSV file and its picture.
 
-    python filters.py --log_dir=RUN    reads them from RUN, and writes filters.csv and filters.png
-    python filters.py                  draws the picture from the CSV file anew
+    python python/filters.py --log_dir=RUN    reads them from RUN, and writes filters.csv and filters.png
+    python python/filters.py                  draws the picture from the CSV file anew
 """
 
 if __name__ == '__main__':
@@ -26,20 +26,24 @@ import program
 
 def define_flags():
     program.define_path('Filters', 'log_dir', None, "A run's folder, of grey images. None: draw what the CSV file has.")
+    program.define_path('Filters', 'data_dir', None, "Folder of the run's data, if they have moved.")
     program.define_path('Filters', 'folder', '_img', 'Where the picture and the CSV file are.')
 
 
-def of_run(folder):
+def of_run(folder, data_dir=None):
     """The thresholded filters of conv1 of a run: dict from step, 0 and the newest checkpoint's, to [N, height, width].
 
     Args:
-      folder: pathlib.Path of the run; program.RunError if there is none, it is a retraining, or has learned colours.
+      folder: pathlib.Path of the run. data_dir: where its data are now; None: where it had them.
+
+    Raises:
+      program.RunError: there is no run, it is a retraining, its data cannot be had, or it has learned colours.
     """
     facts, settings = load_run.load_facts(folder)
     if 'start' in facts:
         raise program.RunError(f'--log_dir={folder} is a retraining, whose start is not in its folder. Give that of a '
                                'run of main.py.')
-    shape = load_run.load_data(folder, facts, None)[0].train.images.shape[1:]
+    shape = load_run.load_data(folder, facts, data_dir)[0].train.images.shape[1:]
     if shape[-1] != 1:
         raise program.RunError(f'--log_dir={folder} has learned images with colours. Give a run of another data set.')
     nets = main.LeNet(shape, settings), load_run.load_net(folder, settings, shape)
@@ -68,7 +72,8 @@ def read(path):
             raise ValueError('not the same filters at each step')
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise program.RunError(f'{path} does not hold the filters of a run ({error}). Move it away.') from error
+        raise program.RunError(f'{path} does not hold the filters of a run ({error}). Move it away, if it is there, '
+                               'and give --log_dir.') from error
 
 
 @pictures.plainly()
@@ -103,7 +108,7 @@ def filters():
         read(path)  # somebody else's is not replaced
     pictures.check(picture)
     if flags.FLAGS.log_dir:
-        found = of_run(files.local_folder(flags.FLAGS.log_dir, 'log_dir'))
+        found = of_run(files.local_folder(flags.FLAGS.log_dir, 'log_dir'), flags.FLAGS.data_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write(found, path)
     draw(read(path), picture)

@@ -1,7 +1,7 @@
 """Pictures of the method: what it asks of a layer's groups, and what became of them in two real runs.
 
-    python illustrate.py             draws idea.png, and varianceloss.gif from group_norms.csv beside it
-    python illustrate.py --record    trains the two runs first, some minutes, and writes group_norms.csv anew
+    python python/illustrate.py             draws idea.png, and varianceloss.gif from group_norms.csv beside it
+    python python/illustrate.py --record    trains the two runs first, some minutes, and writes group_norms.csv anew
 
 The two runs differ in lambda_v alone, which is 0 in the first. They learn mnist_5k, which needs no download.
 """

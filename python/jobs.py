@@ -110,8 +110,8 @@ class Job:
         return bool(self.row()) and is_readable(self.folder, self.settings.max_steps, changed)
 
     def is_running(self):
-        """Whether a process is at it, or at a retraining in it: one that outlived the program that started it, say."""
-        return any(map(files.is_held, (self.folder, self.folder / 'retrained')))
+        """Whether a process is at it: one that outlived the program that started it, say."""
+        return files.is_held(self.folder)
 
     def train(self):
         """Runs the command, its output in a file beside the folder; returns its exit status."""

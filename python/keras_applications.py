@@ -42,14 +42,14 @@ def macs(model):
                for variable in layer.weights if type(layer) in counted and variable.name.endswith('kernel'))
 
 
-def measure(name, batch_size=1, rounds=5):
-    """One row: a network before and after it is cut. Milliseconds of a batch are medians of calls in turn."""
+def measure(name, rounds=5):
+    """One row: a network before and after it is cut. Milliseconds of an image are medians of calls in turn."""
     model, start = application(name), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         small = keras_pruning.cut(model, threshold=0)
     seconds, milliseconds = time.perf_counter() - start, {id(model): [], id(small): []}
-    images = np.random.default_rng(1).random((batch_size, *model.input_shape[1:])).astype(model.input.dtype)
+    images = np.random.default_rng(1).random((1, *model.input_shape[1:])).astype(model.input.dtype)
     wanted, found = (keras.ops.convert_to_numpy(net(images)) for net in (model, small))
     difference = np.abs(found - wanted).max() / max(1, np.abs(wanted).max())
     for _ in range(rounds + 1):  # the first one compiles
@@ -98,9 +98,9 @@ def main():
         path.parent.mkdir(parents=True, exist_ok=True)
         for name in APPLICATIONS:
             row = measure(name)
-            rows.append(row.values())
-            files.replace(path, evaluations.lines([row.keys(), *rows]))  # so far, should the next be interrupted
+            rows.append(row)
             print(', '.join(f'{key} {value:,}' if isinstance(value, int) else f'{key} {value}'
                             for key, value in row.items()), flush=True)
             keras.utils.clear_session()
+        files.replace(path, evaluations.lines([row, *(of.values() for of in rows)]))
         print(evaluations.rst(application_table(path)))

@@ -68,9 +68,9 @@ def load_data(folder, facts, data_dir):
     return data, source
 
 
-def load_net(folder, settings, image_shape):
+def load_net(folder, settings, image_shape, flag='log_dir'):
     """The main.LeNet of a run at its newest checkpoint, whose step it has; program.RunError if none can be read."""
     lenet = main.LeNet(image_shape, settings)
     if checkpoints.read_newest(folder, tf.train.Checkpoint(net=lenet)) is None:
-        raise program.RunError(f'--log_dir={folder} holds no checkpoint that can be read.')
+        raise program.RunError(f'--{flag}={folder} holds no checkpoint that can be read.')
     return lenet

@@ -177,8 +177,8 @@ def one_line_errors():
     except tf.errors.PermissionDeniedError as error:
         sys.exit(f'error: {first_line(error)}. Give a folder that you may write to.')
     except tf.errors.ResourceExhaustedError as error:
-        sys.exit(f'error: {first_line(error)}. Give smaller --widths or a smaller --batch_size if it was memory that '
-                 'ran out; make room if it was the disk.')
+        sys.exit(f'error: {first_line(error)}. Give a smaller net or smaller batches if it was memory that ran '
+                 'out; make room if it was the disk.')
     except KeyboardInterrupt:  # of a notebook
         sys.exit(128 + signal.SIGINT)
 

@@ -19,8 +19,8 @@ from timing import clock
 
 REMEDIES = {
     'weights': 'a smaller --learning_rate',
-    'group_variance': 'a smaller --group_lasso, --random_sparsity or --learning_rate, or --group_variance=0, for its '
-                      'groups have become equal',
+    'group_variance': 'a smaller --group_lasso or --learning_rate, or --group_variance=0, for its groups have become '
+                      'equal',
     'group_lasso': 'a smaller --group_lasso or --learning_rate',
     'cross_entropy': 'a smaller --learning_rate'}
 

@@ -116,10 +116,12 @@ def cores():
 
 def versions():
     """What the last bits of a run depend on besides its settings: versions, and what sums are split over."""
+    import keras  # whose optimizer and schedule a step has
     import numpy
     import tensorflow
-    return {'python': platform.python_version(), 'tensorflow': tensorflow.__version__, 'numpy': numpy.__version__,
-            'cores': cores(), 'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
+    return {'python': platform.python_version(), 'tensorflow': tensorflow.__version__, 'keras': keras.__version__,
+            'numpy': numpy.__version__, 'cores': cores(),
+            'oneDNN': os.environ.get('TF_ENABLE_ONEDNN_OPTS', "TensorFlow's default")}
 
 
 def device():

@@ -49,9 +49,9 @@ def at_levels(job, levels, data_dir=None):
     """
     content = json.loads((job.folder / 'results.json').read_text())
     yield row_of(content)
-    facts, settings = load_run.load_facts(job.folder)
+    facts, settings = load_run.load_facts(job.folder, 'runs_dir')
     data, _ = load_run.load_data(job.folder, facts, data_dir)
-    lenet = load_run.load_net(job.folder, settings, data.train.images.shape[1:])
+    lenet = load_run.load_net(job.folder, settings, data.train.images.shape[1:], 'runs_dir')
     weights = [weight.numpy() for weight in lenet.regularised()]
     for level in levels:
         lenet.threshold = threshold_at(weights, level)

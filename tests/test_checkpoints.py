@@ -211,17 +211,19 @@ def test_a_run_of_before_the_starts_has_one(run_main, begun, tmp_path, capsys):
     facts = json.loads((tmp_path / 'settings.json').read_text())
     first, = facts.pop('starts')
     versions = {name: first[name] for name in ('python', 'tensorflow', 'numpy', 'cores', 'oneDNN')}
-    (tmp_path / 'settings.json').write_text(json.dumps({**facts, 'versions': versions, 'device': 'cpu'}))
+    (tmp_path / 'settings.json').write_text(json.dumps({**facts, 'versions': versions, 'device': 'H'}))
     (tmp_path / 'evaluations.csv').unlink()
     (tmp_path / 'checkpoints' / 'checkpoint').unlink()  # the manager's list is not needed
     capsys.readouterr()
     run_main(*SHORT, f'--log_dir={tmp_path}')
     shown = capsys.readouterr()
-    said, = shown.err.splitlines()
-    assert 'continued from step 3' in shown.out
+    changed, said = shown.err.splitlines()
+    assert 'continued from step 3' in shown.out and 'was last trained with device H then, cpu now:' in changed
     assert re.search('evaluations.csv is not there, as in .* it will not have the evaluations before step 3.', said)
     assert json.loads((tmp_path / 'settings.json').read_text())['starts'] == [
-        {'step': 0, **versions}, {**first, 'step': 3}]
+        {'step': 0, **versions, 'device': 'H'}, {**first, 'step': 3}]
+    starts = json.loads((tmp_path / 'results.json').read_text())['starts']
+    assert [start['device'] for start in starts] == ['H', 'cpu']  # as a row has it
     assert [row['step'] for row in evaluations.read(tmp_path / 'evaluations.csv')] == ['4', '6']
 
 
@@ -659,7 +661,7 @@ last_preserved_timestamp: 1e8
 """
 
 
-@pytest.mark.parametrize('content', [b'', b'\xff\xfe', STATE])
+@pytest.mark.parametrize('content', [b'', b'\xff\xfe', b'mine', STATE])
 def test_a_state_file_of_somebody_else_deletes_nothing(run_main, short, tmp_path, content):
     """TensorFlow's manager would remove the oldest of what it lists."""
     shutil.copytree(short, tmp_path / 'run')
@@ -694,7 +696,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_is_a_request_and_the_second_ends_the_process(run, number):
+def test_the_first_signal_is_a_request_and_the_same_again_ends_the_process(run, number):
     before = signal.getsignal(number)
     with run:
         os.kill(os.getpid(), number)

@@ -334,12 +334,11 @@ def test_kill_9_loses_no_row_and_doubles_none(tmp_path):
     assert 'continued from step' in (folder / 'scn-share-0.5-seed-3.log').read_text()
 
 
-@pytest.mark.parametrize('of', ['', 'retrained'])
-def test_a_folder_that_is_held_is_a_run_that_is_running(tmp_path, of):
+def test_a_folder_that_is_held_is_a_run_that_is_running(tmp_path):
     job, *_ = jobs(tmp_path)
     assert not job.is_running()
-    (job.folder / of).mkdir(parents=True)
-    held = os.open(job.folder / of, os.O_RDONLY)
+    job.folder.mkdir(parents=True)
+    held = os.open(job.folder, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     assert job.is_running()
     os.close(held)

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 
 import compress
 import export
+import filters
 import input_data
 import main
 import program
@@ -483,6 +484,7 @@ def test_data_that_have_moved_or_changed(run_main, tmp_path, monkeypatch):
     monkeypatch.setattr(input_data, 'MIRRORS', {'mnist': ()})
     refused(r'.*data/train-images-.*Give the folder of the run.s data as --data_dir\.$', tmp_path / 'run')
     assert compress.compress_run(tmp_path / 'run', data_dir=tmp_path / 'moved')[1]['test_images'] == 30
+    assert [*filters.of_run(tmp_path / 'run', tmp_path / 'moved')] == [0]
     write(tmp_path / 'changed')
     negative = 255 - arrays()[input_data.TRAIN_IMAGES]
     (tmp_path / 'changed' / f'{input_data.TRAIN_IMAGES}.gz').write_bytes(gzip.compress(idx(negative), 1))

@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_made_is_named(run_main, tmp_path):
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(run_main):
     with pytest.raises(SystemExit, match='error: at step 0 this is no longer finite: group_variance of conv1. Try '
-                                         'a smaller --group_lasso, .* or --group_variance=0, for its groups'):
+                                         'a smaller --group_lasso or .*, or --group_variance=0, for its groups'):
         run_main(*SMALL, '--group_variance=3e38', '--max_steps=30')
 
 
@@ -249,7 +249,7 @@ def test_out_of_memory_costs_one_line(run_main, monkeypatch):
     def train(*_, **more):
         raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor\nmore')
     monkeypatch.setattr(main, 'train', train)
-    with pytest.raises(SystemExit, match='^error: OOM when allocating tensor. Give smaller --widths[^\n]*$'):
+    with pytest.raises(SystemExit, match='^error: OOM when allocating tensor. Give a smaller net[^\n]*$'):
         run_main('--fake_data')
 
 
