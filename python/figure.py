@@ -123,11 +123,12 @@ def baseline_table(rows, every, variance, retrain_steps):
     return table
 
 
-def variance_table(rows, variances, levels=(80, 90)):
+def variance_table(rows, variances):
     """Lines of the table: which of several lambda_v validation chooses, as the plan says; test describes.
 
     What is not reached by all seeds gets no number. All are of `evidence.by_variance`, with 95% t intervals.
     """
+    levels = 80, 90
     found = evidence.by_variance(rows, variances, levels)
     chosen = evidence.choice(found)
     table = [('lambda_v (seeds)', *(f'validation, {level}%' for level in levels), 'mean', 'chosen',

@@ -223,8 +223,8 @@ def draw_frame(runs, moment, last):
 
 
 @pictures.plainly()
-def draw_animation(runs, path, seconds=8.5, still=5.0):
-    """Writes the GIF: every moment of the runs in `seconds`, then the last one for `still`, with what came of it."""
+def draw_animation(runs, path):
+    """Writes the GIF: every moment of the runs in 8.5 seconds, then the last one for 5, with what came of it."""
     frames = [draw_frame(runs, moment, last=False) for moment in range(len(runs[0]))]
     frames.append(draw_frame(runs, -1, last=True))
     # Sixteen levels a channel keep white white and leave few colours; the last frame has all of them.
@@ -234,7 +234,7 @@ def draw_animation(runs, path, seconds=8.5, still=5.0):
                         for level in colour])
     frames = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     shown = pictures.fingerprint([[row['step'], row['norms'].tolist()] for run in runs for row in run])
-    durations = [*[round(1000 * seconds / len(runs[0]), -1)] * len(runs[0]), round(1000 * still)]
+    durations = [*[round(8500 / len(runs[0]), -1)] * len(runs[0]), 5000]  # milliseconds
     with files.named(path), files.part_of(path) as part:
         frames[0].save(part, 'GIF', save_all=True, append_images=frames[1:], duration=durations, loop=0,
                        comment=f'{pictures.MARK} {shown}')

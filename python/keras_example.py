@@ -57,7 +57,8 @@ def slimmed(model, share):
     return cut(model, threshold=0)
 
 
-def trained(model, data, epochs=14):
+def trained(model, data):
+    epochs = 14
     falling = keras.optimizers.schedules.CosineDecay(5e-3, epochs * len(data.train.images) // 100)
     model.compile(keras.optimizers.Adam(falling), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   metrics=['accuracy'])

@@ -25,6 +25,11 @@ def refused(words, call, *arguments):
     return stop.value.code
 
 
+def entry(tool):
+    """The name of the function that a tool's command line calls."""
+    return next(name for name in (f'{tool.__name__}_main', tool.__name__, 'main') if hasattr(tool, name))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """main() makes the process deterministic, after which Keras's initializers ask for a seed."""
@@ -60,7 +65,7 @@ def run_tool():
             tool.define_flags()
             with program.one_line_errors():
                 program.parse_flags(tool.__doc__, [], [f'{tool.__name__}.py', *map(str, arguments)])
-                getattr(tool, tool.__name__, tool.main)()
+                getattr(tool, entry(tool))()
         finally:
             for name in {*flags}:
                 if flags[name] is not before.get(name):
