@@ -8,6 +8,7 @@ This file needs no other of this project: Keras, NumPy and SciPy alone. (keras_p
 """
 
 import collections
+import functools
 import math
 import tempfile
 import warnings
@@ -103,14 +104,18 @@ PASSES = (ConstantMap, *DEPTHWISE, *PADDING) + _types(  # output c depends on in
 def _is_elementwise(activation):
     """Whether an activation treats each element by itself and alike, found by trying it: in other places, and a part.
     """
-    x = np.linspace(-4, 4, 2 * 3 * 5, dtype=keras.config.floatx()).reshape(2, 3, 5)[:, ::-1]
-    try:
-        whole, apart, part = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of)))
-                              for of in (x, x.reshape(-1, 2), x[:1, 1:2]))
-    except Exception:  # whatever a stranger's function does not like
-        return False
-    return whole.shape == x.shape and all(np.allclose(a.ravel(), b.ravel(), rtol=1e-5, atol=1e-6)
-                                          for a, b in ((whole, apart), (whole[:1, 1:2], part)))
+    for scale in (1, 1e-3, 1e3):
+        x = scale * np.linspace(-4, 4, 2 * 3 * 5, dtype=keras.config.floatx()).reshape(2, 3, 5)[:, ::-1]
+        try:
+            whole, apart, part = (ops.convert_to_numpy(activation(ops.convert_to_tensor(of)))
+                                  for of in (x, x.reshape(-1, 2), x[:1, 1:2]))
+        except Exception:  # whatever a stranger's function does not like
+            return False
+        if whole.shape != x.shape or not all(
+                np.allclose(a.ravel(), b.ravel(), rtol=1e-5, atol=1e-6, equal_nan=True)
+                for a, b in ((whole, apart), (whole[:1, 1:2], part))):
+            return False
+    return True
 
 
 def _inputs_first(layer, kernel):
@@ -155,7 +160,8 @@ class _Call:
             or isinstance(inside, keras.Layer) or (of('noise_shape') or [1])[-1] not in (None, 1)
             or kind in (layers.Maximum, layers.Minimum, layers.Multiply) and any(  # these leave out what is masked
                 getattr(tensor, '_keras_mask', None) is not None for tensor in inputs)
-            or any(len(tensor.shape) < 2 or tensor.shape[-1] is None for tensor in inputs + outputs)
+            or any(len(tensor.shape) < 2 or tensor.shape[-1] is None or tensor.dtype == 'string'
+                   for tensor in inputs + outputs)
             or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
             or of('lora_enabled', False) or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)
             or kind in PASSES and any(max(len(part), len(self.outs)) % min(len(part), len(self.outs)) for part in ins)
@@ -218,8 +224,8 @@ def _ways(operation, changes):
     """
     def bare(config):
         if isinstance(config, dict):
-            return {key: None if str(key).endswith(('_regularizer', '_constraint')) else bare(value)
-                    for key, value in config.items()}
+            return {key: None if str(key).endswith(('_regularizer', '_constraint')) and (
+                isinstance(value, (str, dict)) or callable(value)) else bare(value) for key, value in config.items()}
         return [bare(value) for value in config] if isinstance(config, list) else config
 
     kind, config = type(operation), {**bare(operation.get_config()), **changes}
@@ -229,8 +235,16 @@ def _ways(operation, changes):
     functions = {name: own for name in named if callable(own := getattr(operation, name, None))
                  and not isinstance(own, keras.Layer)}
     usual = {name: own for name, own in functions.items() if name.endswith(('activation', 'initializer'))}
+
+    def handing_on(own):
+        new = kind.from_config({**config, **own})
+        if any(getattr(new, name, None) is not function for name, function in own.items()
+               if not name.endswith('initializer')):  # all weights are given anyway
+            raise ValueError('its class makes another function of the one that it is given')
+        return new
+
     for own in (usual, {}, functions):
-        yield lambda own=own: kind.from_config({**config, **own})
+        yield functools.partial(handing_on, own)
     yield lambda: kind(**config)
     if getattr(operation, 'dtype_policy', None) == keras.config.dtype_policy():
         yield lambda: kind(**{name: config[name] for name in config.keys() - {'trainable', 'dtype', 'name'}})
@@ -239,7 +253,7 @@ def _ways(operation, changes):
 def _clone(operation, **changes):
     """The same operation, with these changes of its configuration; ValueError if it cannot be made."""
     if plain := _plain(operation):
-        return keras.models.clone_model(plain, clone_function=_clone)
+        return keras.models.clone_model(plain, _inputs(plain), _clone)
     if type(operation) is layers.Lambda:  # whose configuration has bytecode, without what that refers to
         return layers.Lambda(operation.function, operation._output_shape, operation.mask, operation.arguments,
                              name=operation.name, dtype=operation.dtype_policy)
@@ -256,6 +270,11 @@ def _clone(operation, **changes):
     except Exception as error:  # get_config's
         first = error
     raise ValueError(f'layer {operation.name} cannot be made again from its configuration: {first}') from first
+
+
+def _inputs(model):
+    """New inputs like those of a model, in the same structure."""
+    return keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
 
 
 def _leaves(layer):
@@ -279,7 +298,11 @@ def _fill(layer, original, weights):
     variables = _variables(layer)
     if [(*variable.shape,) for variable in variables] != [np.shape(value) for _, value in weights]:
         raise ValueError(f'layer {original.name}, made again from its configuration, has other weights than it has. '
-                         'Give its class a get_config that tells all.')
+                         'Give its class a get_config that tells all, and a build that makes all weights.')
+    its_variables = _variables(original)
+    if any(variable is its for variable in variables for its in its_variables):
+        raise ValueError(f'layer {original.name}, made again from its configuration, has the same variables. Give its '
+                         'class a get_config that describes its layers instead of handing them on.')
     for variable, (_, value) in zip(variables, weights, strict=True):
         variable.assign(value)
     pairs = [(layer, original)] if _plain(original) else []  # a nested model may be frozen itself
@@ -290,8 +313,10 @@ def _fill(layer, original, weights):
             new.finalize_state()
         if hasattr(old, 'get_vocabulary'):
             _copy_vocabulary(new, old)
-        if not old.trainable:
-            new.trainable = False
+        if new.trainable != old.trainable:  # the outer ones come first, and change the inner ones, too
+            new.trainable = old.trainable
+    for variable, its in zip(variables, its_variables, strict=False):  # a bias may be new
+        variable.trainable = its.trainable
 
 
 def _copy_vocabulary(new, old):
@@ -342,8 +367,7 @@ def _copy(model, changes, weights, maps):
             add.set_weights([added])
         return result
 
-    inputs = keras.tree.map_structure(lambda tensor: _clone(tensor._keras_history.operation).output, model.input)
-    return keras.models.clone_model(model, inputs, clone, call)
+    return keras.models.clone_model(model, _inputs(model), clone, call)
 
 
 def _functional(model):
@@ -391,6 +415,9 @@ def _on_zeros(model, weights, calls):
         zeros = [ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)],
                            tensor.dtype) for tensor in model.inputs]
         try:
+            if free:  # of too few places oneDNN's convolutions give what lies in memory: Keras's shapes tell
+                into.compute_output_spec([keras.KerasTensor(zero.shape, tensor.dtype)
+                                          for zero, tensor in zip(zeros, model.inputs, strict=True)])
             with keras.StatelessScope(thresholded):  # in place of the model's own weights, which stay as they are
                 found = [ops.convert_to_numpy(value) for value in keras.tree.flatten(into(zeros, training=False))]
             if all(value.size for value in found):
@@ -399,6 +426,11 @@ def _on_zeros(model, weights, calls):
             error = stop
     raise ValueError('the model cannot take zeros' + ', of any size that was tried: give its inputs fixed ones' * free
                      + f' ({error})')
+
+
+def _differ(values, sizes):
+    """Bool [channels]: whether values [places, channels] differ by more than what numbers of these sizes round to."""
+    return ~(np.ptp(values, axis=0) <= 50 * np.finfo(values.dtype).eps * sizes.max(axis=0))
 
 
 def _marks(model, channels, calls, sent):
@@ -414,8 +446,11 @@ def _marks(model, channels, calls, sent):
         free = any(None in tensor.shape[1:] for tensor in call.inputs)
         for numbers, value in ((channels[id(tensor)], sent[id(tensor)]) for tensor in call.inputs if not call.opaque):
             value = value.reshape(-1, len(numbers))
-            unknown[numbers] |= free and call.meets_borders & value.any(axis=0) & ~depends[numbers]
-            depends[numbers] |= unknown[numbers] | ~np.isfinite(value).all(axis=0)
+            depends[numbers] |= ~np.isfinite(value).all(axis=0)
+            if free:
+                finite = np.where(depends[numbers], 0, value.astype(np.result_type(value, np.float32)))
+                unknown[numbers] |= call.meets_borders & finite.any(axis=0) | _differ(finite, np.abs(finite))
+            depends[numbers] |= unknown[numbers]
         call.forward(depends)
         if call.opaque:
             needed[call.ins] = stays[call.ins] = True
@@ -427,7 +462,7 @@ def _marks(model, channels, calls, sent):
     stays |= depends & needed
     reasons = [f'what cannot be seen through: {", ".join(dict.fromkeys(whole))}'] if whole else []
     if unknown[stays].any():
-        reasons.append(f'{unknown[stays].sum()} constant channels whose border depends on the free size of the input')
+        reasons.append(f'{unknown[stays].sum()} constant channels whose map depends on the free size of the input')
     if reasons:
         warnings.warn(f'kept whole: {"; ".join(reasons)}', stacklevel=3)
 
@@ -470,7 +505,7 @@ def _smaller(call, weights, kept, used, depends, needed):
     if type(layer) is layers.Rescaling:
         config = {name: np.ravel(value)[outs].tolist() for name in ('scale', 'offset')
                   if np.size(value := getattr(layer, name)) > 1}
-    if type(layer) is layers.Normalization:
+    if type(layer) is layers.Normalization and layer.input_mean is not None:  # which it was given, not adapted to
         return {name: ops.convert_to_numpy(getattr(layer, name)).ravel()[outs].tolist()
                 for name in ('mean', 'variance')}, []
 
@@ -478,7 +513,7 @@ def _smaller(call, weights, kept, used, depends, needed):
         if name == 'depthwise_kernel' or name == 'kernel' and type(layer) in DEPTHWISE:
             return value[..., ins, :]
         if not name.endswith('kernel'):
-            return value[..., outs]
+            return value[..., outs] if value.ndim else value  # the count of a Normalization
         value = np.where(used[call.ins][:, None] & needed[call.outs], _inputs_first(layer, value), 0)
         return _inputs_first(layer, value[..., ins, :][..., outs])
 
@@ -506,12 +541,12 @@ def cut(model, threshold=1e-3):
       NAME, and the layer NAME_linear.)
 
     Warns:
-      UserWarning: operations that stay whole, and constants that do, for they meet a border while the size is free.
+      UserWarning: operations that stay whole, and constants that do, for they differ by place while the size is free.
 
     Raises:
       ValueError: the model has no graph of layers, is quantized or half precise, or cannot take zeros; a layer cannot
-        be made again from its get_config, its vocabulary not be saved, or its activation has no weights yet; or the
-        threshold is no number of at least 0.
+        be made again from its get_config, its vocabulary not be saved, or it has weights that are made later than in
+        its build; or the threshold is no number of at least 0.
     """
     try:
         least = float(threshold)
@@ -526,6 +561,10 @@ def cut(model, threshold=1e-3):
         for layer in plain.layers}
     channels, calls = _record(plain, weights)
     sent = _on_zeros(plain, weights, calls)
+    for layer in plain.layers:
+        if len(_variables(layer)) != len(weights[layer.name]):
+            raise ValueError(f'layer {layer.name} makes weights while it is called. Give its class a build that makes '
+                             'all of them.')
     marks = _marks(plain, channels, calls, sent)
 
     changes, small, maps, ends = {}, {}, {}, set(map(id, plain.outputs))
@@ -536,7 +575,7 @@ def cut(model, threshold=1e-3):
         if added is None:
             continue
         places, sizes = (of.astype(weights[name][0][1].dtype).reshape(-1, of.shape[-1]) for of in added)
-        if np.all(np.ptp(places, axis=0) <= 50 * np.finfo(places.dtype).eps * sizes.max(axis=0)):  # but for rounding
+        if not _differ(places, sizes).any():
             without = {**dict(small[name]), 'bias': dict(small[name]).get('bias', 0) + places.mean(axis=0)}
             small[name], changes[name]['use_bias'] = list(without.items()), True
         else:

@@ -1,5 +1,6 @@
 """GuidedSparsity against main's losses; cut: what it cannot see through, free sizes, saving, refusals."""
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -287,6 +288,35 @@ class Positional(layers.Layer):
         return self.factor * x
 
 
+class Wrapped(layers.Layer):
+    """What it keeps is another function than the one that it is given."""
+
+    def __init__(self, activation='relu', **options):
+        super().__init__(**options)
+        self.given, function = activation, keras.activations.get(activation)
+        self.activation = lambda x: 2 * function(x)
+
+    def get_config(self):
+        return {**super().get_config(), 'activation': self.given}
+
+    def call(self, x):
+        return self.activation(x)
+
+
+class Capped(layers.Layer):
+    """A constraint in name alone."""
+
+    def __init__(self, value_constraint=None, **options):
+        super().__init__(**options)
+        self.value_constraint = value_constraint
+
+    def get_config(self):
+        return {**super().get_config(), 'value_constraint': self.value_constraint}
+
+    def call(self, x):
+        return x if self.value_constraint is None else ops.minimum(x, self.value_constraint)
+
+
 def vectorized():
     x = keras.Input((), dtype='string')
     words = layers.TextVectorization(standardize=lambda text: tf.strings.lower(text), output_sequence_length=3)
@@ -318,6 +348,12 @@ def through(layer):
     return keras.Model(x, layers.Dense(3)(layer(layers.Dense(8, 'relu')(x))))
 
 
+def through_texts(layer):
+    x = keras.Input((3,), dtype='string')
+    words = layers.StringLookup(vocabulary=['a', 'b'])(layer(x))
+    return keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Dense(8)(layers.Embedding(9, 4)(words)))))
+
+
 WORDS = np.array([['a', 'b', 'c'], ['b', 'b', 'a']])
 EXACT = {  # function that makes a model, and its inputs; random ones if there are none
     'a call of its own': (lambda: through(Overridden([keras.Input((8,)), layers.Dense(8)])), None),
@@ -327,7 +363,10 @@ EXACT = {  # function that makes a model, and its inputs; random ones if there a
     **{f'masked {kind}': (lambda kind=kind: masked(getattr(layers, kind)), np.array([[1, 2, 3, 0, 0], [4, 5, 6, 7, 1]]))
        for kind in ('Maximum', 'Minimum', 'Multiply')},
     'layers in another order': (lambda: through(Backwards()), None),
-    'another function': (lambda: through(Pool()), None),
+    'another function': (lambda: through(Pool()), None), 'a wrapped one': (lambda: through(Wrapped()), None),
+    'a number called a constraint': (lambda: through(Capped(0.1)), None),
+    **{f'texts through {layer.name}': (lambda layer=layer: through_texts(layer), tf.constant(WORDS)) for layer in (
+        layers.Reshape((1, 3)), layers.Flatten(), layers.Identity(), layers.RepeatVector(2))},
     'arguments by position': (lambda: through(Positional(2.0)), None),
     'a scalar': (lambda: keras.Model(x := keras.Input((4,)), ops.mean(layers.LSTM(3)(ops.expand_dims(x, -1)))), None),
     'a function of text': (vectorized, tf.constant(['A b', 'b c a'])),
@@ -378,13 +417,24 @@ def test_a_fixed_size_behind_a_free_one_has_borders_that_are_known():
     assert_same(small, model, np.random.default_rng(0), sizes=(7, 12))
 
 
-@pytest.mark.parametrize('activation', [lambda x: x - ops.mean(x), lambda x: x / ops.max(ops.abs(x))])
+@pytest.mark.parametrize('activation', [
+    lambda x: x - ops.mean(x), lambda x: x / ops.max(ops.abs(x)),
+    lambda x: x * ops.minimum(1.0, 10 / ops.norm(x, axis=-1, keepdims=True))])  # for large numbers alone
 @pytest.mark.filterwarnings('ignore:The object being serialized includes a `lambda`')
 def test_an_activation_of_the_whole_tensor_is_not_seen_through(activation):
     model = half_dead(through(layers.Activation(activation)))
     small = cut(model)
     assert small.layers[1].units == 8
     assert_same(small, model, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize('name', (
+    'relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid hard_sigmoid hard_silu tanh softplus softsign '
+    'exponential linear log_sigmoid').split())
+def test_keras_activations_are_seen_through(name):
+    x = keras.Input((5,))
+    model = half_dead(keras.Model(x, layers.Dense(3)(layers.Dense(8, name)(x))))
+    assert cut(model).layers[1].units == 4
 
 
 def test_the_name_of_a_layer_that_does_not_hand_it_on():
@@ -421,6 +471,45 @@ def test_frozen_parts_stay_frozen():
     assert len(cut(model).trainable_weights) == len(model.trainable_weights) == 4
 
 
+def test_thawed_parts_of_frozen_ones_stay_thawed():
+    base = keras.Sequential([keras.Input((8,)), layers.Dense(8), layers.Dense(8)])
+    base.trainable = False
+    base.layers[-1].trainable = True
+    model = through(base)
+    model.layers[-1].bias.trainable = False
+    small = cut(model)
+    assert [[variable.shape for variable in of.trainable_weights] for of in (small, model)] == [
+        [(8, 8), (8,), (8, 8), (8,), (8, 3)]] * 2
+
+
+def test_an_optional_input_of_a_nested_model_stays_optional():
+    a, b = keras.Input((5,)), keras.Input((5,), optional=True)
+
+    class Sum(layers.Layer):
+        def call(self, x, y=None):
+            return x if y is None else x + y
+
+        def compute_output_spec(self, x, y=None):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    inner = keras.Model([a, b], Sum()(a, b))
+    c, d = keras.Input((5,)), keras.Input((5,), optional=True)
+    model = keras.Model([c, d], layers.Dense(3)(inner([c, d])))
+    x = np.ones((2, 5), np.float32)
+    np.testing.assert_allclose(cut(model)([x, None]), model([x, None]), atol=1e-6)
+
+
+def test_an_adapted_normalization_stays_one_in_float64():
+    x = keras.Input((3,), dtype='float64')
+    normalization = layers.Normalization(dtype='float64')
+    normalization.adapt(np.random.default_rng(0).normal(1 / 3, 2 / 3, (50, 3)))
+    model = keras.Model(x, layers.Dense(8, dtype='float64')(normalization(x)))
+    images = np.random.default_rng(1).normal(size=(4, 3))
+    small = cut(model)
+    np.testing.assert_allclose(small(images), model(images), rtol=1e-12)
+    assert [(*variable.shape,) for variable in small.layers[1].weights] == [(3,), (3,), ()]
+
+
 def test_constants_are_told_from_rounding_output_by_output():
     x = keras.Input((6, 6, 2))
     model = keras.Model(x, layers.Conv2D(2, 3, padding='same', name='b')(layers.Conv2D(
@@ -448,6 +537,33 @@ def test_sequences_of_free_size(rest):
     first.kernel.assign(np.random.default_rng(0).normal(size=first.kernel.shape) * ([0, 1, 1, 1] * 2))
     first.bias.assign(np.arange(1, 9))
     assert_same(cut(model), model, np.random.default_rng(0), sizes=(5, 9, 12))
+
+
+@pytest.mark.parametrize('rank', [1, 2, 3])
+def test_no_size_is_too_small_for_what_is_inside(rank):
+    """oneDNN's convolution of too few places for one output gives memory as it lies, of the shape of its input."""
+    convolution = getattr(layers, f'Conv{rank}D')
+    x = keras.Input((*[None] * rank, 4))
+    model = half_dead(keras.Model(x, convolution(3, 1)(convolution(4, 3)(convolution(4, 3, activation='relu')(x)))))
+    for _ in range(3):
+        assert_same(cut(model), model, np.random.default_rng(0), sizes=(5, 9))
+
+
+@pytest.mark.filterwarnings('error:invalid value')
+def test_a_constant_that_rounding_makes_a_map_of_free_size_stays():
+    x = keras.Input((None, None, 2))
+    first, normalization = layers.Conv2D(2, 3, name='first'), layers.BatchNormalization()
+    up = layers.UpSampling2D(3, interpolation='bilinear')(first(x))
+    model = keras.Model(x, layers.Conv2D(3, 1)(layers.ReLU()(normalization(up))))
+    first.kernel.assign(first.kernel * [0, 1])
+    normalization.moving_variance.assign([0, 1])
+    normalization.beta.assign([0.05, 0])
+    for constant in (0.3712, 0.7, 1 / 3, 12.1):
+        first.bias.assign([constant, 0])
+        normalization.moving_mean.assign([constant, 0])
+        with pytest.warns(UserWarning, match='kept whole') if cut(model).get_layer('first').filters == 2 else (
+                contextlib.nullcontext()):
+            assert_same(cut(model), model, np.random.default_rng(0), sizes=(7, 12))
 
 
 def test_sizes_that_a_model_takes_are_found():
@@ -481,7 +597,7 @@ def test_inputs_of_free_size(bias, padding, filters, said, no_draws):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         small = cut(model)
-    assert sum('constant channels whose border depends' in str(warning.message) for warning in caught) == said
+    assert sum('constant channels whose map depends' in str(warning.message) for warning in caught) == said
     left = [small.get_layer(name).filters for name in ('first', 'second')]
     assert max(left) <= 4 if filters else 4 < max(left) <= 8
     assert not any(isinstance(layer, ConstantMap) for layer in small.layers)
@@ -651,7 +767,48 @@ def asking():
     return through(Asking())
 
 
+def late(called):
+    class Late(layers.Layer):
+        def build(self, shape):
+            self.inner = layers.Dense(8)
+
+        def call(self, x):
+            return self.inner(x)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    model = through(Late())
+    if called:
+        model(np.ones((1, 8), np.float32))
+    return model
+
+
+def handing_on():
+    class HandingOn(layers.Layer):
+        def __init__(self, inner, **options):
+            super().__init__(**options)
+            self.inner = inner
+
+        def get_config(self):
+            return {**super().get_config(), 'inner': self.inner}
+
+        def call(self, x):
+            return self.inner(x)
+    return through(HandingOn(layers.Dense(8)))
+
+
+def test_what_a_layer_hands_on_is_not_changed():
+    model = handing_on()
+    model.layers[2].inner.kernel.assign(ops.full((8, 8), 5e-4))
+    with pytest.raises(ValueError, match='layer handing_on.*has the same variables'):
+        cut(model)
+    assert model.layers[2].inner.kernel.numpy().all()
+
+
 @pytest.mark.parametrize('make, said', [
+    (lambda: late(False), 'layer late.*makes weights while it is called'),
+    (lambda: late(True), 'layer late.*has other weights.*a build that makes all'),
     (untold, 'layer untold.*has other weights.*get_config'),
     (inside_another, 'layer time_distributed.* cannot be made again from its configuration'),
     (asking, 'the model cannot take zeros')])
