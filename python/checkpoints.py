@@ -249,11 +249,11 @@ class Run:
                 self._manager = tf.train.CheckpointManager(checkpoint, 'checkpoints', max_to_keep=3,
                                                            checkpoint_name='step')
                 listed = self._manager.checkpoints  # it will delete the oldest of these
-                unread = not self._manager.latest_checkpoint and os.path.lexists('checkpoints/checkpoint')
+                if not self._manager.latest_checkpoint and os.path.lexists('checkpoints/checkpoint'):
+                    raise ValueError('TensorFlow passes over what it cannot parse')
             except ValueError:  # UnicodeDecodeError is one
-                unread = True
-        if strangers := ['what is no list'] if unread else [
-                path for path in listed if not re.fullmatch(r'checkpoints/step-\d+', path)]:
+                listed = ['what is no list']
+        if strangers := [path for path in listed if not re.fullmatch(r'checkpoints/step-\d+', path)]:
             raise RunError(f'{folder / "checkpoint"} lists {strangers[0]}, which is no checkpoint of this run. Move '
                            'that file away: nothing needs it.')
         step = read_newest(self.folder, checkpoint)

@@ -39,6 +39,7 @@ README, RESULTS, PYTHON, _ = PAGES.values()
 WORDS = {name: ' '.join(page.split()) for name, page in PAGES.items()}
 TOOLS = {tool.__name__: tool for tool in (benchmark, compare, compress, filters, illustrate, pictures, retrain)}
 LEVELS = [50.0, 60.0, 70.0, 80.0, 90.0]
+VARIANCES = [0.01, 1e-3, 1e-4, 1e-5]  # of run 2 of the plan
 
 
 def commands(page):
@@ -343,10 +344,15 @@ def own(name):
     return pictures.level_table(curve(f'h200_{name}'), curve('h200_dense'))
 
 
+def differences(measure, level, retrain_steps=0):
+    """GSS - SSL of those of the plan's seeds that reach a level, a list."""
+    found = figure.drops(planned(), 0.01, measure, [level], retrain_steps)
+    return [*figure.paired_differences(found, level).values()]
+
+
 def primary(level):
     """GSS - SSL of the plan's seeds at a level of the mean of four, a list; and the paper's."""
-    found = figure.drops(planned(), 0.01, 'mean_of_four', [level])
-    return [*figure.paired_differences(found, level).values()], figure.PAPER['gss'][level] - figure.PAPER['ssl'][level]
+    return differences('mean_of_four', level), figure.PAPER['gss'][level] - figure.PAPER['ssl'][level]
 
 
 def of_gpu(**columns):
@@ -362,7 +368,7 @@ def run_2():
 
 
 def chosen():
-    return figure.variance_table(run_2(), [0.01, 1e-3, 1e-4, 1e-5])
+    return figure.variance_table(run_2(), VARIANCES)
 
 
 def attention_alone():
@@ -461,27 +467,25 @@ def test_what_the_text_says_beside_the_plans_statements():
     at_80, paper = primary(80)
     joint = math.hypot(0.14, 0.08, statistics.stdev(at_80) / math.sqrt(7))
     assert f'would leave {(statistics.mean(at_80) - paper) / joint:.1f} joint ones' in WORDS['_img/README.rst']
-    found = {measure: figure.drops(planned(), 0.01, measure, levels) for measure, (_, levels) in figure.PLAN.items()}
-    every = {(measure, level): [*paired.values()] for measure, of in found.items() for level in figure.PLAN[measure][1]
-             if len(paired := figure.paired_differences(of, level)) == 7}
+    every = {(measure, level): paired for measure, (_, levels) in figure.PLAN.items() for level in levels
+             if len(paired := differences(measure, level)) == 7}
     without_0 = [name for name, (mean, half) in ((name, figure.interval(paired)) for name, paired in every.items())
                  if abs(mean) > half]
     assert without_0 == [('mean_of_three', 90), ('global_sparsity', 97), ('global_sparsity', 98)]
     assert all(min(every['global_sparsity', level]) > 0 for level in (97, 98))
     for measure, level in without_0:
-        found = figure.drops(planned(), 0.01, measure, [level], 3000)
-        paired = [*figure.paired_differences(found, level).values()]
+        paired = differences(measure, level, 3000)
         assert (len(paired) < 7) == (level == 98) and abs(statistics.mean(paired)) < figure.interval(paired)[1]
 
 
 def test_what_the_text_says_of_the_plans_second_measure():
-    found = figure.drops(planned(), 0.01, figure.MACS_SAVED, [80], 3000)
-    paired = [*figure.paired_differences(found, 80).values()]
+    paired = differences(figure.MACS_SAVED, 80, 3000)
     mean, half = figure.interval(paired)
     within, inside = 0 <= mean - half < mean + half <= 0.15, 'inside' if abs(mean) <= half else 'outside'
     assert len(paired) == 7
     assert (f'{figure.bounds(paired)}, which {"lies" if within else "does not lie"} within [0, 0.15], our guess; 0 '
             f'lies {inside}; p = {figure.evidence.sign_flip(paired):.3f}.') in WORDS['_img/README.rst']
+    found = figure.drops(planned(), 0.01, figure.MACS_SAVED, [80], 3000)
     lost = [statistics.mean(found[name][80].values()) for name in ('ssl', 'gss')]
     assert (f'both lose some {statistics.mean(lost):.2f} points, GSS is at most {mean + half:.2f} worse than SSL and '
             f'{half - mean:.2f} better') in WORDS['_img/README.rst']
@@ -502,7 +506,7 @@ def test_what_the_text_says_of_the_lambda_v_that_is_chosen():
     best, = (line[0].split()[0] for line in chosen() if line[4] == 'yes')
     assert f'So {best} is chosen, and is to be run with seeds 3 to 9' in WORDS['_img/README.rst']
     assert not matching(planned(), group_variance=best)
-    found = figure.evidence.by_variance(run_2(), [0.01, 1e-3, 1e-4, 1e-5], (80, 90))
+    found = figure.evidence.by_variance(run_2(), VARIANCES, (80, 90))
     means = [[*map(statistics.mean, zip(*of['validation'], strict=True))] for of in found.values()]
     for one, other in itertools.combinations(means, 2):
         mean, half = figure.interval([a - b for a, b in zip(one, other, strict=True)])
