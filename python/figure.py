@@ -12,15 +12,16 @@ from evaluations import rst
 from evidence import MACS_SAVED, PAPER, PLAN, PRIMARY, drops, interval, paired_differences, points_lost, series, variant
 from rows import REGULARISED, key, method
 
-CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per cent; how compared; what equal ones give
-    ('GSS - SSL at 80%, points lost', 'gss', 'ssl', 80, operator.sub, 0),
-    ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub, 0),
-    ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub, 0),
-    ('points lost at 90%, SSL / GSS', 'ssl', 'gss', 90, operator.truediv, 1))
-VERDICTS = {  # by whether the interval, mean ± half, holds the paper's value, and that of equal ones
+CLAIMS = (  # of the paper, by the mean of four: words; a method, another, per cent; how compared
+    ('GSS - SSL at 80%, points lost', 'gss', 'ssl', 80, operator.sub),
+    ('GSS - SSL at 90%, points lost', 'gss', 'ssl', 90, operator.sub),
+    ('SCN - SSL at 90%, points lost', 'scn', 'ssl', 90, operator.sub),
+    ('points lost at 90%, SSL / GSS', 'ssl', 'gss', 90, operator.truediv))
+VERDICTS = {  # by whether the interval, mean ± half, holds the paper's value, and 0
     (True, True): 'undecided, ± {:.2f}', (True, False): 'reproduced', (False, True): 'not reproduced'}
 UNREACHED = 'not by all'  # seeds
 IN_A_CELL = 4  # seeds at most; the values of more have a table of their own
+BY_SEED = 'mean_of_four', MACS_SAVED  # measures that have it: those of the plan's two comparisons
 
 
 # ---------------------------------------------------------------------------------------------------- what is said
@@ -44,24 +45,26 @@ def bounds(values, confidence=0.95, sign='+'):
 def claim_table(rows, variance):
     """Lines of the table: the paper's claims, what was measured, what follows from the interval.
 
-    A claim that one of the seeds does not reach gets none. Where the interval holds neither value it lies on the other
-    side of equality than the paper's, the opposite, or on the same, another size.
+    A claim that one of the seeds does not reach gets no line. Where the interval holds neither value it lies on the
+    other side of 0 than the paper's, the opposite, or on the same, another size. A ratio gets no verdict, for it is of
+    the values of a difference that has one.
     """
     found = drops(rows, variance, 'mean_of_four', (80, 90))
     seeds = {row['seed'] for row in variant(rows)}
     table = [('claim', 'paper', 'here', 'verdict')]
-    for words, one, other, level, compared, equal in CLAIMS:
+    for words, one, other, level, compared in CLAIMS:
         ours, theirs = found[one][level], found[other][level]
         if len(seeds) < 2 or not ours.keys() == theirs.keys() == seeds:
             continue
-        if compared is operator.truediv and not all(theirs.values()):  # nothing lost, of which there are no times
+        ratio = compared is operator.truediv
+        if ratio and not all(theirs.values()):  # nothing lost, of which there are no times
             continue
         paper = compared(PAPER[one][level], PAPER[other][level])
         values = [compared(ours[seed], theirs[seed]) for seed in seeds]
         mean, half = interval(values, PRIMARY)
-        verdict = VERDICTS.get((abs(paper - mean) <= half, abs(equal - mean) <= half)) or (
-            'the opposite' if (mean - equal) * (paper - equal) < 0 else 'another size')
-        sign = '' if equal else '+'
+        verdict = 'none' if ratio else VERDICTS.get((abs(paper - mean) <= half, abs(mean) <= half)) or (
+            'the opposite' if mean * paper < 0 else 'another size')
+        sign = '' if ratio else '+'
         table.append((words, f'{paper:{sign}.2f}', bounds(values, PRIMARY, sign), verdict.format(half)))
     return table
 
@@ -195,7 +198,7 @@ def show(rows, variances, levels, every=()):
         for measure, (title, _) in PLAN.items() if levels else ():
             tables.append((f'Points lost{after}, mean and 95% t interval; level: {title}',
                            interval_table(rows, variance, measure, levels, steps)))
-            if len({row['seed'] for row in variant(rows, steps)}) > IN_A_CELL:
+            if measure in BY_SEED and len({row['seed'] for row in variant(rows, steps)}) > IN_A_CELL:
                 tables.append((f'GSS - SSL by seed{after}, points lost; level: {title}',
                                seed_table(rows, variance, measure, steps)))
         tables.append((f'All runs, means over the seeds{after}', run_table(rows, steps)))
@@ -266,7 +269,8 @@ def headline(rows, variance):
         said = f'GSS loses {"less" if mean < 0 else "more"} than SSL at {level}% zeros'
     else:
         said = f'{len(paired)} seeds do not tell GSS from SSL at {level}% zeros'
-    return f"{said}:\nGSS - SSL {bounds([*paired.values()], PRIMARY)} points; the paper's figure {paper:+.2f}"
+    return (f'{said}:\nGSS - SSL {bounds([*paired.values()], PRIMARY)} points ({PRIMARY:.1%}); '
+            f"the paper's figure {paper:+.2f}")
 
 
 def draw_drops(rows, variance, levels, path, small=()):

@@ -689,6 +689,7 @@ def test_a_verdict_follows_from_the_interval(gss, verdict, title):
     differences = [lost - evidence.PAPER['ssl'][90] for lost in gss]
     line = lines['GSS - SSL at 90%, points lost']
     assert line[1:] == ('-0.99', figure.bounds(differences, 0.975), verdict)
+    assert lines['points lost at 90%, SSL / GSS'][-1] == 'none'  # it is of the same values
     assert not any(words.startswith('SCN') for words in lines)  # without a row there is no line
     assert title in figure.headline(rows, 0.01)
 

@@ -473,9 +473,10 @@ def test_what_the_text_says_beside_the_plans_statements():
                  if abs(mean) > half]
     assert without_0 == [('mean_of_three', 90), ('global_sparsity', 97), ('global_sparsity', 98)]
     assert all(min(every['global_sparsity', level]) > 0 for level in (97, 98))
-    for measure, level in without_0:
-        paired = differences(measure, level, 3000)
-        assert (len(paired) < 7) == (level == 98) and abs(statistics.mean(paired)) < figure.interval(paired)[1]
+    of_three, at_97, at_98 = (differences(*name, 3000) for name in without_0)
+    assert len(of_three) == len(at_97) == 7 > len(at_98)
+    assert (f'retrained they are {figure.bounds(at_97)} at the 97% and {figure.bounds(of_three)} at the 90%; 98% is '
+            'not reached.') in WORDS['_img/README.rst']
 
 
 def test_what_the_text_says_of_the_plans_second_measure():
@@ -514,8 +515,25 @@ def test_what_the_text_says_of_the_lambda_v_that_is_chosen():
     ssl = figure.drops(run_2(), 0.01, figure.MACS_SAVED, (80, 90))['ssl']
     assert 'SSL of the same seeds loses {} and {} on the test images.'.format(*(
         figure.bounds([*of.values()], sign='') for of in ssl.values())) in WORDS['_img/README.rst']
+    assert figure.evidence.choice(figure.evidence.by_variance(of_gpu(), VARIANCES, (80, 90))) == float(best)
     assert len(attention_alone()) == 3
     assert f'attention alone, costs {figure.bounds(attention_alone())} points' in WORDS['_img/README.rst']
+
+
+def test_what_the_text_says_of_the_filters_that_are_alive():
+    def alive(rows, lasso, variance):
+        return {row['seed']: int(row['alive_conv1']) for row in matching(
+            figure.variant(rows), group_lasso=lasso, group_variance=variance)}
+
+    ssl, gss = (alive(planned(), 0.015, of).values() for of in (0, 0.01))
+    assert len(ssl) == len(gss) == 7
+    assert (f'Seeds 3 to 9 keep {statistics.mean(ssl):.1f} there (SSL) and {statistics.mean(gss):.1f} (GSS).'
+            ) in WORDS['_img/README.rst']
+    by_seed = alive(grid(), 0.015, 0.01)
+    assert by_seed['1'] == max(by_seed.values()) == 13
+    for strength in (0.05, 0.1, 0.2):  # "0.01 does so under a strong lasso"
+        ssl, gss = (alive(measured(widths='20-50-500-256', steps=3000), strength, of).values() for of in (0, 0.01))
+        assert statistics.mean(gss) > 2 * statistics.mean(ssl)
 
 
 def test_what_the_text_says_of_nets_that_were_always_as_small():
@@ -575,7 +593,8 @@ def test_the_compressed_net_of_the_papers_widths_is_the_best_of_validation():
 
 
 def test_the_pictures_are_of_the_csvs(tmp_path):
-    for rows, every, end in ((grid(), measured(), ''), (cifar(), measured('cifar10'), '_cifar10')):
+    explored = [row for row in measured(widths='20-50-500-256', steps=10000) if int(row['seed']) < 3]
+    for rows, every, end in ((explored, measured(), ''), (cifar(), measured('cifar10'), '_cifar10')):
         figure.draw_drops(rows, 0.01, LEVELS, tmp_path / f'comparison{end}.png', figure.fresh(rows, every))
         figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
     figure.draw_drops(planned(), 0.01, [80, 90], tmp_path / 'plan.png', figure.fresh(planned(), measured()))
@@ -633,7 +652,7 @@ def test_the_plans_tables_are_all_there():
     with contextlib.redirect_stdout(io.StringIO()) as out:
         figure.show(figure.variant(planned()), [0.01], [80, 90])
     tables = [part for part in out.getvalue().strip().split('\n\n') if part.startswith('=')]
-    assert len(tables) >= 10
+    assert len(tables) >= 9
     assert not [table for table in tables if table not in RESULTS]
 
 
