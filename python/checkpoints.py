@@ -148,8 +148,7 @@ class Run:
             try:
                 self._look()  # a folder that is refused gets no new file
                 self.folder.mkdir(parents=True, exist_ok=True)
-                for lock in files.hold(self.folder):
-                    undo.callback(os.close, lock)
+                undo.callback(os.close, files.hold(self.folder))
                 if self._look():
                     write_json(self.folder / 'settings.json', self.facts)
             except BlockingIOError as error:

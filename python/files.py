@@ -65,29 +65,22 @@ def lock(path, kind=fcntl.LOCK_EX, flags=0, seconds=0.0):
 
 
 def hold(folder, seconds=2.0):
-    """Takes a folder for this process, which must keep the descriptors that it returns.
+    """Takes a folder for this process, as long as that keeps the descriptor that it returns.
 
-    Two are locked: a file in the folder, for a lock on a folder does not reach other NFS clients; and the folder, as
-    earlier versions do. Both are tried for some seconds, since `is_held` looks by a lock. Raises BlockingIOError if
-    another process has one.
+    A file in it is locked, for a lock on a folder does not reach other NFS clients. That is tried for some
+    seconds, since `is_held` looks by a lock. Raises BlockingIOError if another process has one.
     """
-    first = lock(folder / '.lock', flags=os.O_CREAT, seconds=seconds)
-    try:
-        return [first, lock(folder, seconds=seconds)]
-    except BaseException:
-        os.close(first)
-        raise
+    return lock(folder / '.lock', flags=os.O_CREAT, seconds=seconds)
 
 
 def is_held(folder):
     """Whether a process holds the folder, as far as can be told; the look itself keeps nobody off for long."""
-    for path in (folder / '.lock', folder):
-        try:
-            os.close(lock(path, kind=fcntl.LOCK_SH))
-        except BlockingIOError:
-            return True
-        except OSError:  # not there
-            pass
+    try:
+        os.close(lock(folder / '.lock', kind=fcntl.LOCK_SH))
+    except BlockingIOError:
+        return True
+    except OSError:  # not there
+        pass
     return False
 
 

@@ -25,6 +25,7 @@ import pytest
 import compare
 import evidence
 import figure
+import files
 import main
 import pictures
 import retrain
@@ -338,8 +339,7 @@ def test_a_folder_that_is_held_is_a_run_that_is_running(tmp_path):
     job, *_ = jobs(tmp_path)
     assert not job.is_running()
     job.folder.mkdir(parents=True)
-    held = os.open(job.folder, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    held = files.hold(job.folder)
     assert job.is_running()
     os.close(held)
     assert not job.is_running()

@@ -1,6 +1,5 @@
 """A retraining: what it starts from, what stays zero, how it goes on, and what it refuses."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ import load_run
 import main
 import retrain
 from conftest import ROOT
+from files import hold
 from test_checkpoints import assert_same, contents
 
 RUN = ('--fake_data', '--widths=3,4,12,10', '--learning_rate=0.01', '--sparsity_threshold=0.02', '--seed=2',
@@ -232,9 +232,8 @@ def test_the_gates_are_those_of_a_run(run_tool, trained, whole, tmp_path):
 
 
 def test_a_folder_in_use_is_refused(cut, first, refused):
-    lock = os.open(cut, os.O_RDONLY)
+    lock = hold(cut)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         refused('--output_dir=.*cut is in use by another run', f'--output_dir={cut}', f'--log_dir={first}', *SHORT)
     finally:
         os.close(lock)
