@@ -72,8 +72,8 @@ def claim_table(rows, variance):
 def interval_table(rows, variance, measure, levels=(), retrain_steps=0):
     """Lines of the table: what each method loses, and the paired difference, with 95% t intervals.
 
-    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none. The values of more seeds than
-    a cell has room for are in `seed_table` alone.
+    At the levels of PLAN and at `levels`; what one of the seeds does not reach gets none. Of more seeds than a cell has
+    room for there are no values here; `seed_table` has them.
     """
     levels = sorted({*PLAN[measure][1], *levels})
     found = drops(rows, variance, measure, levels, retrain_steps)

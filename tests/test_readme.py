@@ -209,10 +209,20 @@ def measured(dataset='mnist', name=None, **columns):
     return matching(compare.read(ROOT / '_img' / name), dataset=dataset, sparsity_threshold=0.001, **columns)
 
 
+def by_seed(rows, **columns):
+    """Dict from the seed to its row, of those that have these values in these columns."""
+    return {row['seed']: row for row in matching(rows, **columns)}
+
+
+def explored(**columns):
+    """The rows of the three seeds that explored."""
+    return [row for row in measured(widths='20-50-500-256', steps=10000, **columns) if int(row['seed']) < 3]
+
+
 def grid(**columns):
-    """The rows of the three seeds that explored, of all strengths and of SCN; without those of run 2 of the plan."""
-    return [row for row in measured(widths='20-50-500-256', steps=10000, **columns) if int(row['seed']) < 3
-            and (row['group_variance'] in ('0', '1') or row['group_variance'] == '0.01' and row['group_lasso'] != '0')]
+    """Those of all strengths and of SCN, without those of run 2 of the plan."""
+    return [row for row in explored(**columns)
+            if (row['group_variance'] in ('0', '1') or row['group_variance'] == '0.01' and row['group_lasso'] != '0')]
 
 
 def planned():
@@ -362,7 +372,7 @@ def of_gpu(**columns):
 
 def run_2():
     """The rows that choose lambda_v: of seeds 0 and 1 an H200's, of seed 2 a CPU's."""
-    of_cpu = measured(widths='20-50-500-256', steps=10000, seed=2, retrain_steps=0, random_sparsity=0)
+    of_cpu = explored(seed=2, retrain_steps=0, random_sparsity=0)
     return [*of_gpu(), *(row for row in of_cpu if float(row['group_variance']) <= 0.01
                          and float(row['group_lasso']) in (0, 0.002, 0.004, 0.008, 0.015))]
 
@@ -399,15 +409,15 @@ def independent():
 def published():
     table = [('net', 'multiply-accumulates left', 'points lost'), ('Lin et al., GSS', '5.2%', '0.08'),
              ('', '4.1%', '0.20'), ('Lin et al., SSL', '7.0%', '0.05'), ('', '4.0%', '0.20')]
+    rows = figure.variant(planned(), 3000)
+    dense = by_seed(rows, method='dense')
     for strength in (0.004, 0.008):
-        dense, *both = ({row['seed']: row for row in matching(figure.variant(planned(), 3000), **of)} for of in (
-            {'method': 'dense'}, *({'method': kind, 'group_lasso': strength, 'group_variance': variance}
-                                   for kind, variance in (('gss', 0.01), ('ssl', 0)))))
-        seeds = sorted(dense.keys() & both[0].keys() & both[1].keys())
-        for kind, some in zip(('gss', 'ssl'), both, strict=True):
+        gss, ssl = (by_seed(rows, group_lasso=strength, group_variance=of) for of in (0.01, 0))
+        seeds = sorted(dense.keys() & gss.keys() & ssl.keys())
+        for name, some in (('GSS', gss), ('SSL', ssl)):
             pairs = [(dense[seed], some[seed]) for seed in seeds]
             left = statistics.mean(int(of['macs']) / int(whole['macs']) for whole, of in pairs)
-            table.append((f'here, {kind.upper()}, lambda_g = {strength} ({len(seeds)} seeds)', f'{left:.1%}',
+            table.append((f'here, {name}, lambda_g = {strength} ({len(seeds)} seeds)', f'{left:.1%}',
                           figure.spread(figure.points_lost(whole, of) for whole, of in pairs)))
     return [(line[0] or '\\', *line[1:]) for line in table]
 
@@ -528,8 +538,9 @@ def test_what_the_text_says_of_the_lambda_v_that_is_chosen():
                                                                retrain_steps=3000)}) for strength in (0.004, 0.008)}
     assert (f'So {best} is chosen. Of seeds 3 to 9 seeds {", ".join(seeds[0.004])} have its run at lambda_g = 0.004, '
             'plain and retrained, so far') in WORDS['_img/README.rst'] and not seeds[0.008]
-    dense, ssl, gss = ({row['seed']: row for row in matching(figure.variant(planned()), **of)} for of in (
-        {'method': 'dense'}, *({'group_lasso': 0.004, 'group_variance': of} for of in (0, best))))
+    rows = figure.variant(planned())
+    dense = by_seed(rows, method='dense')
+    ssl, gss = (by_seed(rows, group_lasso=0.004, group_variance=of) for of in (0, best))
     more = [[100 * (int(ssl[seed]['macs']) - int(gss[seed]['macs'])) / int(dense[seed]['macs']),
              figure.points_lost(ssl[seed], gss[seed])] for seed in seeds[0.004]]
     saved, lost = map(figure.bounds, map(list, zip(*more, strict=True)))
@@ -549,15 +560,15 @@ def test_what_the_text_says_of_the_lambda_v_that_is_chosen():
 
 def test_what_the_text_says_of_the_filters_that_are_alive():
     def alive(rows, lasso, variance):
-        return {row['seed']: int(row['alive_conv1']) for row in matching(
-            figure.variant(rows), group_lasso=lasso, group_variance=variance)}
+        return {seed: int(row['alive_conv1']) for seed, row in by_seed(
+            figure.variant(rows), group_lasso=lasso, group_variance=variance).items()}
 
     ssl, gss = (alive(planned(), 0.015, of).values() for of in (0, 0.01))
     assert len(ssl) == len(gss) == 7
     assert (f'Seeds 3 to 9 keep {statistics.mean(ssl):.1f} there (SSL) and {statistics.mean(gss):.1f} (GSS).'
             ) in WORDS['_img/README.rst']
-    by_seed = alive(grid(), 0.015, 0.01)
-    assert by_seed['1'] == max(by_seed.values()) == 13
+    first = alive(grid(), 0.015, 0.01)
+    assert first['1'] == max(first.values()) == 13
     for strength in (0.05, 0.1, 0.2):  # "0.01 does so under a strong lasso"
         ssl, gss = (alive(measured(widths='20-50-500-256', steps=3000), strength, of).values() for of in (0, 0.01))
         assert statistics.mean(gss) > 2 * statistics.mean(ssl)
@@ -625,8 +636,7 @@ def test_the_compressed_net_of_the_papers_widths_is_the_best_of_validation():
 
 
 def test_the_pictures_are_of_the_csvs(tmp_path):
-    explored = [row for row in measured(widths='20-50-500-256', steps=10000) if int(row['seed']) < 3]
-    for rows, every, end in ((explored, measured(), ''), (cifar(), measured('cifar10'), '_cifar10')):
+    for rows, every, end in ((explored(), measured(), ''), (cifar(), measured('cifar10'), '_cifar10')):
         figure.draw_drops(rows, 0.01, LEVELS, tmp_path / f'comparison{end}.png', figure.fresh(rows, every))
         figure.draw_alive(rows, 0.01, tmp_path / f'alive{end}.png')
     figure.draw_drops(planned(), 0.01, [80, 90], tmp_path / 'plan.png', figure.fresh(planned(), measured()))
