@@ -584,5 +584,8 @@ def cut(model, threshold=1e-3):
 
 
 if __name__ == '__main__':
-    import keras_applications  # here alone, so that a copy of this file needs no other: the tool that makes the table
+    try:  # here alone, so that a copy of this file needs no other: the tool that makes the table
+        import keras_applications
+    except ModuleNotFoundError as error:
+        raise SystemExit(f'{__file__} is there to be imported; --applications needs the rest of it: {error}') from None
     keras_applications.main()

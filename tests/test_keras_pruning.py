@@ -637,6 +637,10 @@ def test_what_is_saved_needs_nothing_to_load_and_with_a_map_this_file_alone(tmp_
     np.savez(tmp_path / 'found.npz', x=x, **found)
     shutil.copy(keras_pruning.__file__, tmp_path)
     subprocess.run([sys.executable, '-I', '-c', RELOAD], check=True, cwd=tmp_path)
+    alone = subprocess.run([sys.executable, tmp_path / 'keras_pruning.py'], capture_output=True, text=True)
+    assert alone.returncode == 1 and alone.stderr.splitlines()[-1].endswith(
+        "is there to be imported; --applications needs the rest of it: No module named 'keras_applications'")
+    assert 'Traceback' not in alone.stderr
 
 
 def test_batch_normalization_and_a_map_exported_as_tflite_and_trained_on(tmp_path):
