@@ -73,7 +73,7 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='te
 
     Returns:
       Points, float, on the line between the first two neighbouring strengths that enclose the level; None if there are
-      none. A random mask switches off the stated share of each layer, so there the level of sparsity is the mask's.
+      none. A random mask switches off the stated share of each layer, so by OF_MASKS the level is the mask's.
     """
     whole, dense = dense_nets(rows, seed, retrain_steps)
     if not dense or not whole or not float(whole['macs']):
@@ -82,7 +82,7 @@ def drop(rows, seed, method, variance, measure, level, retrain_steps=0, part='te
         seed, method, variance)], retrain_steps)
     if method == 'scn' and measure in OF_MASKS:
         return next((points_lost(dense, row, part) for row in rows
-                     if math.isclose(100 * float(row['random_sparsity']), level)), None)
+                     if row['random_sparsity'] == text(level / 100)), None)
     rows.sort(key=lambda row: (float(row['random_sparsity']), float(row['group_lasso'])))
     points = [(reached(row, measure, whole), points_lost(dense, row, part)) for row in rows]
     for (before, points_before), (after, points_after) in itertools.pairwise(points):

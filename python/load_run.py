@@ -53,7 +53,7 @@ def load_data(folder, facts, data_dir):
     """The input_data.DataSets of a run, and the arguments of read_data_sets that gave them.
 
     Raises:
-      program.RunError: they cannot be had, or have changed.
+      program.RunError: they cannot be had, or those to train with have changed; the others are not compared.
     """
     source = {'dataset': facts['data']['dataset'], 'data_dir': data_dir or facts['data'].get('data_dir'),
               'fake_data': facts['data']['fake_data'], 'seed': facts['data'].get('seed', facts['settings']['seed'])}

@@ -364,7 +364,7 @@ def evaluate(lenet, images, labels, threshold=None, batch_size=200):
 
 
 def accuracies(lenet, data):
-    """Accuracy and cross_entropy, thresholded, and accuracy_as_trained: dict from `test` and `validation` to floats."""
+    """Dict from `test` and `validation` to accuracy and cross_entropy, thresholded, and accuracy_as_trained, floats."""
     figures = {}
     for part, dataset in (('test', data.test), ('validation', data.validation)):
         thresholded, as_trained = (evaluate(lenet, *dataset, threshold) for threshold in (None, 0.0))

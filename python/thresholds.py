@@ -45,7 +45,7 @@ def at_levels(job, levels, data_dir=None):
       data_dir: where the data are now; None: where the run had them.
 
     Raises:
-      program.RunError: the data cannot be had or have changed, as load_run.load_data says.
+      program.RunError: as load_run.load_data says.
     """
     content = json.loads((job.folder / 'results.json').read_text())
     yield row_of(content)

@@ -546,6 +546,11 @@ def test_a_level_is_interpolated_between_its_neighbours_and_never_beyond(method,
     assert found == (expected if expected is None else pytest.approx(expected))
 
 
+def test_the_level_of_random_masks_is_found_as_its_row_is_written():
+    masks = made_up(method='scn', random_sparsity='0.666667', test_accuracy=0.97)
+    assert evidence.drop([ROWS[0], masks], '0', 'scn', '0', 'mean_of_four', 200 / 3) == pytest.approx(2)
+
+
 def test_a_neighbour_that_does_not_say_its_level_encloses_none():
     """Its zeros by layer are empty, as in rows of earlier versions."""
     said, silent = series('ssl', 0, [(0.001, 0.6, 0.98), (0.01, 0.9, 0.9)])
@@ -782,6 +787,8 @@ def test_every_run_is_a_point_and_every_kind_of_row_a_curve():
     others = [dict(small, **change) for change in (
         {'seed': '7'}, {'widths': '3-3-3-4'}, {'learning_rate': '0.5'}, {'dataset': 'cifar10'})]
     rows += again + pruned
+    whole = dict(rows[1], **dict(zip(alive, rows[0]['widths'].split('-'), strict=True)))
+    assert figure.fresh([rows[0], whole], rows) == []  # not the dense net itself, where nothing is retrained
     assert figure.fresh(rows, [*rows, small, *others]) == [small]
     found = figure.curves(rows, 0.01, evidence.MACS_SAVED, [75], [small])
     assert set(found) == {('ssl', 'plain'), ('ssl', 'retrained'), ('magnitude', 'plain'), ('fresh', 'plain')}
