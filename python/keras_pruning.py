@@ -131,6 +131,7 @@ class _Call:
       inputs, outputs: lists of the tensors.
       free_outputs: whether the outputs are independent of each other, as they are not behind a softmax.
       pairs: int [2, pairs], input channels and the output channels linked with them: where channels are passed on.
+      gates: int array, the one channel of each input that meets, alone, many of another one.
       links: bool, whether a weight other than zero leads from input to output: [pairs], or [in, out] of a kernel.
       meets_borders: whether a constant may come out as a map: by what is added around the input, or as channels that
         are set side by side.
@@ -147,7 +148,7 @@ class _Call:
 
         ins, outs = ([channels[id(tensor)] for tensor in tensors] for tensors in (inputs, outputs))
         self.ins, self.outs = np.concatenate(ins), np.concatenate(outs)
-        self.pairs, self.links = np.zeros([2, 0], int), np.zeros(0, bool)
+        self.pairs, self.gates, self.links = np.zeros([2, 0], int), np.zeros(0, int), np.zeros(0, bool)
         inside = of('activation')
         self.free_outputs = inside is None or not isinstance(inside, keras.Layer) and _is_elementwise(inside)
         self.meets_borders = kind in PADDING + TRANSPOSED or of('padding') in ('same', 'causal') and np.max(
@@ -165,8 +166,10 @@ class _Call:
             or of('data_format') == 'channels_first' or of('groups', 1) != 1 or of('depth_multiplier', 1) != 1
             or of('lora_enabled', False) or len(axes) != 1 or axes[0] not in (-1, len(inputs[0].shape) - 1)
             or kind in PASSES and any(max(len(part), len(self.outs)) % min(len(part), len(self.outs)) for part in ins)
-            or kind is layers.Rescaling and any(np.size(number) not in (1, *np.shape(number)[-1:])
-                                                for number in (operation.scale, operation.offset)))
+            or kind is layers.Rescaling and any(
+                np.size(number) > 1 and ({np.size(number), np.shape(number)[-1]} != {len(self.outs)}
+                                         or keras.config.image_data_format() == 'channels_first')  # of the first axis
+                for number in (operation.scale, operation.offset)))
         if self.opaque:
             return
         weights = dict(weights.get(operation.name, []))
@@ -179,6 +182,8 @@ class _Call:
         else:  # one channel against many, and the channels of all places in a row, repeat
             self.pairs = np.concatenate([np.stack([np.resize(part, n), np.resize(self.outs, n)]) for part in ins
                                          for n in [max(len(part), len(self.outs))]], axis=1)
+            if len(ins) > 1 and len(self.outs) > 1:
+                self.gates = np.array([part[0] for part in ins if len(part) == 1], int)
             alive = weights.get('gamma', weights.get('kernel', np.ones(len(self.outs)))).reshape(-1, len(self.outs))
             self.links = np.resize(alive.any(axis=0), self.pairs.shape[1])
 
@@ -400,10 +405,11 @@ def _record(model, weights):
 
 # ----------------------------------------------------------------------------------------------------------------- cut
 
-def _on_zeros(model, weights, calls):
-    """What comes into the calls for zeros, dict from id of tensor to array; free sizes: the first that all can take.
+def _of_a_sample(model, weights, calls):
+    """What comes into the calls, dict from id of tensor to array; free sizes: the first that all can take.
 
-    Raises ValueError if there is none.
+    The sample's numbers lie between 0 and 1, and differ: constants are the same for any, and of zeros a logarithm, or a
+    quotient by a norm, is none. Integers are 0. Raises ValueError if there is no such size.
     """
     tensors = list({id(tensor): tensor for call in calls if not call.opaque for tensor in call.inputs}.values())
     into = keras.Model(model.inputs, [*tensors, *model.outputs])
@@ -412,20 +418,23 @@ def _on_zeros(model, weights, calls):
     free, error = any(None in tensor.shape[1:] for tensor in model.inputs), 'an empty tensor'
     # With factors of 2, 3, 5 and 7, for poolings and reshapes that must come out even.
     for size in [of * 2**i for of in (1, 3, 15, 105) for i in range(10) if of * 2**i <= 512] if free else [1]:
-        zeros = [ops.zeros([size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)],
-                           tensor.dtype) for tensor in model.inputs]
+        shapes = [[size if n is None and axis else n or 1 for axis, n in enumerate(tensor.shape)]
+                  for tensor in model.inputs]
+        sample = [ops.zeros(shape, tensor.dtype) if tensor.dtype == 'string' else ops.cast(
+            np.resize(np.linspace(0.25, 0.75, 97), shape), tensor.dtype)
+            for shape, tensor in zip(shapes, model.inputs, strict=True)]
         try:
             if free:  # of too few places oneDNN's convolutions give what lies in memory: Keras's shapes tell
-                into.compute_output_spec([keras.KerasTensor(zero.shape, tensor.dtype)
-                                          for zero, tensor in zip(zeros, model.inputs, strict=True)])
+                into.compute_output_spec([keras.KerasTensor(shape, tensor.dtype)
+                                          for shape, tensor in zip(shapes, model.inputs, strict=True)])
             with keras.StatelessScope(thresholded):  # in place of the model's own weights, which stay as they are
-                found = [ops.convert_to_numpy(value) for value in keras.tree.flatten(into(zeros, training=False))]
+                found = [ops.convert_to_numpy(value) for value in keras.tree.flatten(into(sample, training=False))]
             if all(value.size for value in found):
                 return dict(zip(map(id, tensors), found, strict=False))  # without the outputs
         except Exception as stop:
             error = stop
-    raise ValueError('the model cannot take zeros' + ', of any size that was tried: give its inputs fixed ones' * free
-                     + f' ({error})')
+    raise ValueError('the model cannot take a made-up sample' + ', of any size that was tried: give its inputs fixed '
+                     'ones' * free + f' ({error})')
 
 
 def _differ(values, sizes):
@@ -451,6 +460,10 @@ def _marks(model, channels, calls, sent):
                 finite = np.where(depends[numbers], 0, value.astype(np.result_type(value, np.float32)))
                 unknown[numbers] |= call.meets_borders & finite.any(axis=0) | _differ(finite, np.abs(finite))
             depends[numbers] |= unknown[numbers]
+        if not call.opaque and type(call.operation) is layers.Multiply:  # by a constant 0 it gives 0
+            zeros = np.concatenate([numbers[~depends[numbers] & ~sent[id(tensor)].reshape(-1, len(numbers)).any(axis=0)]
+                                    for tensor in call.inputs for numbers in [channels[id(tensor)]]])
+            call.links = ~np.isin(call.pairs[1], call.pairs[1, np.isin(call.pairs[0], zeros)])
         call.forward(depends)
         if call.opaque:
             needed[call.ins] = stays[call.ins] = True
@@ -460,13 +473,15 @@ def _marks(model, channels, calls, sent):
     for call in reversed(calls):
         call.backward(needed)
     stays |= depends & needed
+    stays[np.concatenate([np.zeros(0, int), *(call.gates for call in calls)])] = True
     reasons = [f'what cannot be seen through: {", ".join(dict.fromkeys(whole))}'] if whole else []
     if unknown[stays].any():
         reasons.append(f'{unknown[stays].sum()} constant channels whose map depends on the free size of the input')
     if reasons:
         warnings.warn(f'kept whole: {"; ".join(reasons)}', stacklevel=3)
 
-    pairs = np.concatenate([np.zeros([2, 0], int), *(call.pairs for call in calls)], axis=1)
+    pairs = np.concatenate([np.zeros([2, 0], int), *(
+        call.pairs[:, ~np.isin(call.pairs[0], call.gates)] for call in calls)], axis=1)
     _, linked = sparse.csgraph.connected_components(
         sparse.coo_array((np.ones(pairs.shape[1], bool), pairs), [len(stays)] * 2), directed=False)
     used = np.isin(linked, linked[stays])
@@ -544,13 +559,13 @@ def cut(model, threshold=1e-3):
       UserWarning: operations that stay whole, and constants that do, for they differ by place while the size is free.
 
     Raises:
-      ValueError: the model has no graph of layers, is quantized or half precise, or cannot take zeros; a layer cannot
-        be made again from its get_config, its vocabulary not be saved, or it has weights that are made later than in
-        its build; or the threshold is no number of at least 0.
+      ValueError: the model has no graph of layers, is quantized or half precise, or does not take a made-up sample; a
+        layer cannot be made again from its get_config, its vocabulary not be saved, or it has weights that are made
+        later than in its build; or the threshold is no number of at least 0.
     """
     try:
         least = float(threshold)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         least = math.nan
     if not least >= 0:
         raise ValueError(f'the threshold must be at least 0: {threshold}')
@@ -560,7 +575,7 @@ def cut(model, threshold=1e-3):
         for name, value in ((variable.name, ops.convert_to_numpy(variable)) for variable in _variables(layer))]
         for layer in plain.layers}
     channels, calls = _record(plain, weights)
-    sent = _on_zeros(plain, weights, calls)
+    sent = _of_a_sample(plain, weights, calls)
     for layer in plain.layers:
         if len(_variables(layer)) != len(weights[layer.name]):
             raise ValueError(f'layer {layer.name} makes weights while it is called. Give its class a build that makes '

@@ -352,3 +352,42 @@ def test_a_residual_branch_whose_last_gammas_are_zero_loses_its_inner_filters():
     small = cut(model)
     assert (small.get_layer('inner').filters, small.get_layer('outer').filters) == (1, 4)
     assert_same(small, model, np.random.default_rng(0))
+
+
+def dead_behind(model, left, beta=0):
+    """The model cut, with all but the last few of its eight gammas zero and its betas one number, and the same."""
+    norm, = (layer for layer in model.layers if isinstance(layer, layers.BatchNormalization))
+    norm.gamma.assign(np.arange(8) >= 8 - left)
+    norm.beta.assign(ops.full(norm.beta.shape, beta))
+    small = cut(model)
+    assert_same(small, model, np.random.default_rng(0))
+    return small
+
+
+@pytest.mark.parametrize('join', [layers.Multiply, layers.Add, layers.Maximum])
+def test_one_channel_that_meets_many_does_not_link_them(join):
+    x = keras.Input((6, 6, 3))
+    y = layers.Conv2D(8, 3, padding='same', activation='relu', name='many')(x)
+    y = layers.BatchNormalization()(join()([y, layers.Conv2D(1, 3, padding='same', activation='sigmoid')(x)]))
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Conv2D(4, 3)(y))))
+    assert dead_behind(model, 3, beta=0.5).get_layer('many').filters == 3
+
+
+@pytest.mark.parametrize('beta, left', [(0, 3), (-1, 3), (1, 8)])
+def test_what_an_excitation_multiplies_by_zero_is_gone(beta, left):
+    x = keras.Input((6, 6, 3))
+    y = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False, name='many')(x)))
+    weight = layers.Dense(8, 'sigmoid')(layers.Dense(2, 'relu')(layers.GlobalAveragePooling2D(keepdims=True)(y)))
+    small = dead_behind(keras.Model(x, layers.Conv2D(4, 1)(layers.Multiply()([y, weight]))), 3, beta)
+    assert small.get_layer('many').filters == left
+
+
+@pytest.mark.parametrize('stranger', [
+    lambda x: ops.log(ops.abs(x)), lambda x: x / ops.norm(x, axis=-1, keepdims=True), lambda x: (
+        x - ops.mean(x, 1, keepdims=True)) / ops.std(x, 1, keepdims=True)], ids=['logarithm', 'norm', 'deviation'])
+def test_what_is_no_number_for_zeros_hides_nothing_behind_it(stranger):
+    x = keras.Input((7, 5))
+    y = layers.BatchNormalization()(layers.Conv1D(8, 3, name='many')(stranger(x)))
+    with pytest.warns(UserWarning, match='^kept whole: what cannot be seen through'):
+        small = dead_behind(keras.Model(x, layers.Dense(2)(layers.Conv1D(4, 3)(y))), 3, beta=1)
+    assert small.get_layer('many').filters == 3

@@ -221,6 +221,25 @@ def test_channels_first_stays_whole():
         assert_same(cut(model), model, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize('form, shape, numbers', [
+    ('channels_first', (3, 6, 3), [1, 2, 3]), ('channels_first', (3, 6, 5), [1, 2, 3]),
+    ('channels_last', (4, 4, 1), [1, 2, 3]), ('channels_last', (5, 6), [[1], [2], [3], [4], [5]])])
+def test_a_rescaling_by_other_numbers_than_one_a_channel_stays_whole(form, shape, numbers):
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format(form)
+    try:
+        x = keras.Input(shape)
+        y = layers.Rescaling(numbers, name='it')(layers.Dense(shape[-1], 'relu', name='many')(x))
+        y = layers.Flatten(data_format='channels_last')(y)
+        model = half_dead(keras.Model(x, y))
+        with pytest.warns(UserWarning, match='^kept whole: what cannot be seen through: it$'):
+            small = cut(model)
+        assert small.get_layer('many').units == shape[-1]
+        assert_same(small, model, np.random.default_rng(0))
+    finally:
+        keras.config.set_image_data_format(before)
+
+
 def test_masks_and_integers():
     x = keras.Input((7,), dtype='int32')
     y = layers.Conv1D(6, 3, padding='same')(layers.Embedding(9, 4)(x))
@@ -815,13 +834,13 @@ def test_what_a_layer_hands_on_is_not_changed():
     (lambda: late(True), 'layer late.*has other weights.*a build that makes all'),
     (untold, 'layer untold.*has other weights.*get_config'),
     (inside_another, 'layer time_distributed.* cannot be made again from its configuration'),
-    (asking, 'the model cannot take zeros')])
+    (asking, 'the model cannot take a made-up sample')])
 def test_a_layer_that_cannot_be_made_again_is_named(make, said):
     with pytest.raises(ValueError, match=said):
         cut(half_dead(make()))
 
 
-@pytest.mark.parametrize('number', [-1, float('nan'), None, 'small', [0.001]])
+@pytest.mark.parametrize('number', [-1, float('nan'), None, 'small', [0.001], 10**400])
 def test_a_threshold_that_is_none_is_refused(number):
     with pytest.raises(ValueError, match='threshold must be at least 0'):
         cut(image_model(), number)
