@@ -634,6 +634,9 @@ def test_what_the_text_says_of_nets_that_were_always_as_small():
     assert (f'At 0.008 the run loses least in {strong[0]} of {sum(strong)}, the net that was always as small, with as '
             f'many steps in all, in {strong[1]}, magnitude pruning in {strong[2]}; at 0.002, where nothing loses more '
             f'than {most:.2f}, in {weak[0]}, {weak[1]} and {weak[2]} of {sum(weak)}.') in WORDS['_img/README.rst']
+    assert sum(strong) == sum(weak) == 6
+    for line in figure.baseline_table(planned(), measured(), 0.01, 3000)[1:]:  # "no interval is without 0"
+        assert all(float(low) < 0 < float(high) for low, high in re.findall(r'\[(.*?), (.*?)\]', ' '.join(line)))
 
 
 def test_what_the_text_says_of_runs_on_two_devices():
