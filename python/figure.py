@@ -217,7 +217,7 @@ def show(rows, variances, levels, every=()):
 
 def fresh(rows, every):
     """The dense nets among `every` that were always as small as what one of the SSL and GSS `rows` has left."""
-    last = max(int(row['retrain_steps']) for row in rows)
+    last = max(int(row['retrain_steps']) for row in rows)  # of 0, a run that keeps all would find its own dense net
     found = [of['fresh'] for _, of in evidence.baselines(rows, every, last) if of['fresh']] if last else []
     return [*{key(row): row for row in found}.values()]
 

@@ -446,7 +446,7 @@ def _marks(model, channels, calls, sent):
     """Bool arrays [channels]: which stay; which of these are of use, for a tensor keeps one in any case; which depend
     on the input; which of use an output, or something opaque, needs.
     """
-    depends, needed, stays, unknown = np.zeros([4, sum(map(len, channels.values()))], bool)
+    depends, needed, stays, unknown, zero = np.zeros([5, sum(map(len, channels.values()))], bool)
     whole = []
     for marks, tensors in ((depends, model.inputs), (needed, model.outputs)):
         for tensor in tensors:
@@ -460,10 +460,9 @@ def _marks(model, channels, calls, sent):
                 finite = np.where(depends[numbers], 0, value.astype(np.result_type(value, np.float32)))
                 unknown[numbers] |= call.meets_borders & finite.any(axis=0) | _differ(finite, np.abs(finite))
             depends[numbers] |= unknown[numbers]
+            zero[numbers] = ~depends[numbers] & ~value.any(axis=0)
         if not call.opaque and type(call.operation) is layers.Multiply:  # by a constant 0 it gives 0
-            zeros = np.concatenate([numbers[~depends[numbers] & ~sent[id(tensor)].reshape(-1, len(numbers)).any(axis=0)]
-                                    for tensor in call.inputs for numbers in [channels[id(tensor)]]])
-            call.links = ~np.isin(call.pairs[1], call.pairs[1, np.isin(call.pairs[0], zeros)])
+            call.links = ~np.isin(call.pairs[1], call.pairs[1, zero[call.pairs[0]]])
         call.forward(depends)
         if call.opaque:
             needed[call.ins] = stays[call.ins] = True
@@ -472,8 +471,8 @@ def _marks(model, channels, calls, sent):
             depends[call.outs] = needed[call.outs] = stays[call.outs] = True
     for call in reversed(calls):
         call.backward(needed)
+        stays[call.gates] = True
     stays |= depends & needed
-    stays[np.concatenate([np.zeros(0, int), *(call.gates for call in calls)])] = True
     reasons = [f'what cannot be seen through: {", ".join(dict.fromkeys(whole))}'] if whole else []
     if unknown[stays].any():
         reasons.append(f'{unknown[stays].sum()} constant channels whose map depends on the free size of the input')
